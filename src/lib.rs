@@ -1,0 +1,1 @@
+//! A batch allocation becomes a task cluster.

@@ -1,0 +1,2 @@
+//! The stock cluster program.
+fn main() {}
