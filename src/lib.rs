@@ -1,1 +1,4 @@
 //! A batch allocation becomes a task cluster.
+
+pub mod model;
+pub mod wire;

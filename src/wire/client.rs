@@ -1,0 +1,573 @@
+//! Messages between a client and the scheduler.
+//!
+//! [`ClientOutbox`] writes what a client says, [`ClientMessage`] reads it on the scheduler;
+//! [`ToClientOutbox`] writes the answers and [`ToClientMessage`] reads them. Next: [`super::worker`].
+
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use super::batch::{BatchReader, Outbox, decode};
+use super::columns::{Column, ColumnReader};
+use super::{Peer, WireError};
+use crate::model::{FunctionId, FutureId, Key, TaskId, WorkerId};
+
+const SUBMIT: u8 = 1;
+const WATCH: u8 = 2;
+const RELEASE: u8 = 3;
+const CANCEL: u8 = 4;
+const RETRY: u8 = 5;
+const SCATTER: u8 = 6;
+const UNREACHABLE: u8 = 7;
+const QUERY: u8 = 8;
+const CLOSE: u8 = 9;
+const FUNCTIONS: u8 = 10;
+
+const NOTIFY: u8 = 33;
+const PLACED: u8 = 34;
+const REPLY: u8 = 35;
+const PEERS: u8 = 36;
+const CLOSING: u8 = 37;
+
+/// One call, as a client submits it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submission<'a> {
+    /// The reference that the client takes on the result.
+    pub future: FutureId,
+    /// Equal keys are one task.
+    pub key: Key,
+    /// What to call.
+    pub function: FunctionId,
+    /// How to call it.
+    pub options: CallOptions,
+    /// The name that the user gave the key, if any.
+    pub name: Option<&'a str>,
+    /// The encoded arguments; opaque to the scheduler.
+    pub arguments: &'a [u8],
+    /// The futures among the arguments, in the order of their placeholders.
+    pub inputs: SmallVec<[FutureId; 4]>,
+}
+
+/// What a caller can say about one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct CallOptions {
+    /// Higher runs first; 0 is usual.
+    pub priority: i32,
+    /// How often an error may be answered by another run.
+    pub retries: u16,
+}
+
+#[derive(Serialize, Deserialize)]
+struct NamedOptions<'a> {
+    options: CallOptions,
+    #[serde(borrow)]
+    name: Option<&'a str>,
+}
+
+/// The end of a future's life: what the scheduler tells a client that watches it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome<'a> {
+    /// Finished with a small value, which is here.
+    Inline(&'a [u8]),
+    /// Finished; the value stays on workers.
+    Stored {
+        /// The name to fetch it by.
+        task: TaskId,
+        /// Its packed size.
+        nbytes: u64,
+        /// Who has it.
+        holders: SmallVec<[WorkerId; 4]>,
+    },
+    /// Failed; a packed [`crate::model::error::TaskError`].
+    Failed(&'a [u8]),
+    /// Cancelled, for this reason.
+    Cancelled(&'a str),
+}
+
+/// Why the cluster takes leave of a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closing {
+    /// Said to the user.
+    pub reason: String,
+}
+
+/// Which futures to cancel, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancel {
+    /// The futures of this client.
+    pub futures: Vec<FutureId>,
+    /// Whether other clients' references are cancelled too.
+    pub force: bool,
+    /// Comes back in the error of each cancelled future.
+    pub reason: String,
+}
+
+/// Values that a client is about to send to workers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scatter {
+    /// One entry per value.
+    pub values: Vec<ScatterValue>,
+    /// The workers that may take them; empty for any.
+    pub workers: Vec<WorkerId>,
+}
+
+/// One value to scatter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScatterValue {
+    /// The reference that the client takes.
+    pub future: FutureId,
+    /// Hash of the content, or unique.
+    pub key: Key,
+    /// The packed size in bytes.
+    pub nbytes: u64,
+}
+
+/// Where a scattered value goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    /// The client's reference.
+    pub future: FutureId,
+    /// The name to store it by.
+    pub task: TaskId,
+    /// Where to send it; none if the cluster has a value of this key.
+    pub worker: Option<WorkerId>,
+}
+
+/// A question that is answered by one `Reply` of the same number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Query {
+    /// Workers, tasks by state, clients: `status --json`.
+    Status,
+    /// Where each rank is bound.
+    Topology,
+    /// Why a key waits, ran where it ran, holds memory.
+    Explain {
+        /// A user's name for a key, its display form or its hexadecimal digits.
+        key: String,
+    },
+    /// The history of a key.
+    Story {
+        /// As in `Explain`.
+        key: String,
+    },
+    /// The workers that hold each future's value.
+    WhoHas {
+        /// Futures of this client.
+        futures: Vec<FutureId>,
+    },
+    /// End the cluster, all ranks.
+    Stop {
+        /// The exit code of the ranks.
+        code: i32,
+    },
+}
+
+/// A function that a client links and its cluster may not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionName {
+    /// Its id in `Submission`.
+    pub id: FunctionId,
+    /// Its path.
+    pub name: String,
+}
+
+/// What a client says, gathered until it is written.
+#[derive(Debug, Default)]
+pub struct ClientOutbox {
+    outbox: Outbox,
+    run: Run,
+}
+
+/// The run of equal functions and options at the end of the open batch.
+#[derive(Debug, Default)]
+struct Run {
+    function: Option<(FunctionId, CallOptions, Option<String>)>,
+}
+
+impl ClientOutbox {
+    /// The frames to write.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// Submits one call.
+    pub fn submit(&mut self, call: &Submission<'_>) {
+        let batch = self.outbox.item(SUBMIT);
+        let first = batch.is_first();
+        let [heads, keys, arguments, inputs, runs] = &mut batch.columns;
+        heads.put_delta(u64::from(call.future.0));
+        if first || !self.run.is(call) {
+            // A mark in the heads column would cost a byte per task; the run's length is implied by its start.
+            self.run.start(call);
+            runs.put_delta(u64::from(call.future.0));
+            runs.put_raw(&call.function.0.to_le_bytes());
+            put_options(runs, call);
+        }
+        keys.put_raw(&call.key.0.to_le_bytes());
+        arguments.put_bytes(call.arguments);
+        inputs.put(call.inputs.len() as u64);
+        for input in &call.inputs {
+            inputs.put_signed(i64::from(call.future.0) - i64::from(input.0));
+        }
+    }
+
+    /// Asks for one `Notify` when each of these futures is done.
+    pub fn watch(&mut self, future: FutureId) {
+        self.outbox.item(WATCH).columns[0].put_delta(u64::from(future.0));
+    }
+
+    /// Gives a reference back.
+    pub fn release(&mut self, future: FutureId) {
+        self.outbox.item(RELEASE).columns[0].put_delta(u64::from(future.0));
+    }
+
+    /// Runs a failed task, and its failed ancestors, again.
+    pub fn retry(&mut self, future: FutureId) {
+        self.outbox.item(RETRY).columns[0].put_delta(u64::from(future.0));
+    }
+
+    /// Cancels futures.
+    pub fn cancel(&mut self, cancel: &Cancel) {
+        self.outbox.single(CANCEL, cancel);
+    }
+
+    /// Announces values; answered by `Placed`.
+    pub fn scatter(&mut self, scatter: &Scatter) {
+        self.outbox.single(SCATTER, scatter);
+    }
+
+    /// Says that `worker` did not hand out the value of `future`; the future is watched again.
+    pub fn unreachable(&mut self, future: FutureId, worker: WorkerId) {
+        self.outbox.single(UNREACHABLE, &(future, worker));
+    }
+
+    /// Asks a question.
+    pub fn query(&mut self, number: u32, query: &Query) {
+        self.outbox.single(QUERY, &(number, query));
+    }
+
+    /// Names functions that the cluster may not have, so that errors can name them.
+    pub fn functions(&mut self, functions: &[FunctionName]) {
+        self.outbox.single(FUNCTIONS, &functions);
+    }
+
+    /// Takes leave: every reference is given back.
+    pub fn close(&mut self) {
+        self.outbox.single(CLOSE, &());
+    }
+}
+
+impl Run {
+    #[inline]
+    fn is(&self, call: &Submission<'_>) -> bool {
+        self.function.as_ref().is_some_and(|(function, options, name)| {
+            *function == call.function && *options == call.options && name.as_deref() == call.name
+        })
+    }
+
+    fn start(&mut self, call: &Submission<'_>) {
+        self.function = Some((call.function, call.options, call.name.map(str::to_owned)));
+    }
+}
+
+fn put_options(column: &mut Column, call: &Submission<'_>) {
+    if call.options == CallOptions::default() && call.name.is_none() {
+        return column.put(0);
+    }
+    let options = NamedOptions { options: call.options, name: call.name };
+    column.put_bytes(&rmp_serde::to_vec(&options).expect("options serialise"));
+}
+
+/// What a client said, as the scheduler reads it.
+#[derive(Debug)]
+pub enum ClientMessage<'a> {
+    /// Calls to book.
+    Submit(SubmitReader<'a>),
+    /// Futures whose end the client wants to hear of.
+    Watch(FutureReader<'a>),
+    /// References given back.
+    Release(FutureReader<'a>),
+    /// Failed futures to run again.
+    Retry(FutureReader<'a>),
+    /// Futures to cancel.
+    Cancel(Cancel),
+    /// Values to place.
+    Scatter(Scatter),
+    /// A fetch that failed.
+    Unreachable(FutureId, WorkerId),
+    /// A question and its number.
+    Query(u32, Query),
+    /// Names of functions.
+    Functions(Vec<FunctionName>),
+    /// The client leaves.
+    Close,
+}
+
+impl<'a> ClientMessage<'a> {
+    /// Reads a frame.
+    pub fn read(opcode: u8, body: &'a [u8]) -> Result<Self, WireError> {
+        Ok(match opcode {
+            SUBMIT => Self::Submit(SubmitReader::new(body)?),
+            WATCH => Self::Watch(FutureReader::new("watch", body)?),
+            RELEASE => Self::Release(FutureReader::new("release", body)?),
+            RETRY => Self::Retry(FutureReader::new("retry", body)?),
+            CANCEL => Self::Cancel(decode("cancel", body)?),
+            SCATTER => Self::Scatter(decode("scatter", body)?),
+            UNREACHABLE => {
+                let (future, worker) = decode("unreachable", body)?;
+                Self::Unreachable(future, worker)
+            }
+            QUERY => {
+                let (number, query) = decode("query", body)?;
+                Self::Query(number, query)
+            }
+            FUNCTIONS => Self::Functions(decode("functions", body)?),
+            CLOSE => Self::Close,
+            other => return Err(WireError::UnknownOpcode(other)),
+        })
+    }
+}
+
+/// The calls of one `Submit`.
+#[derive(Debug)]
+pub struct SubmitReader<'a> {
+    batch: BatchReader<'a>,
+    heads: ColumnReader<'a>,
+    keys: ColumnReader<'a>,
+    arguments: ColumnReader<'a>,
+    inputs: ColumnReader<'a>,
+    runs: ColumnReader<'a>,
+    next_run: Option<u32>,
+    function: FunctionId,
+    options: CallOptions,
+    name: Option<&'a str>,
+}
+
+impl<'a> SubmitReader<'a> {
+    fn new(body: &'a [u8]) -> Result<Self, WireError> {
+        let batch = BatchReader::new("submit", body)?;
+        let mut reader = Self {
+            heads: batch.column(0, "submit.futures"),
+            keys: batch.column(1, "submit.keys"),
+            arguments: batch.column(2, "submit.arguments"),
+            inputs: batch.column(3, "submit.inputs"),
+            runs: batch.column(4, "submit.runs"),
+            batch,
+            next_run: None,
+            function: FunctionId(0),
+            options: CallOptions::default(),
+            name: None,
+        };
+        reader.next_run = Some(reader.runs.take_delta_u32()?);
+        Ok(reader)
+    }
+
+    /// The next call, or None after the last.
+    #[inline]
+    pub fn next_call(&mut self) -> Result<Option<Submission<'a>>, WireError> {
+        if !self.batch.advance() {
+            return Ok(None);
+        }
+        let future = self.heads.take_delta_u32()?;
+        if self.next_run == Some(future) {
+            self.start_run()?;
+        }
+        let key = self.keys.take_raw(16)?;
+        let arguments = self.arguments.take_bytes()?;
+        let count = self.inputs.take()?;
+        let mut inputs = SmallVec::new();
+        for _ in 0..count {
+            let difference = self.inputs.take_signed()?;
+            let input = i64::from(future).wrapping_sub(difference);
+            let input = u32::try_from(input)
+                .map_err(|_| WireError::OutOfRange { column: "submit.inputs", value: input as u64 })?;
+            inputs.push(FutureId(input));
+        }
+        Ok(Some(Submission {
+            future: FutureId(future),
+            key: Key(u128::from_le_bytes(key.try_into().expect("16 bytes were taken"))),
+            function: self.function,
+            options: self.options,
+            name: self.name,
+            arguments,
+            inputs,
+        }))
+    }
+
+    fn start_run(&mut self) -> Result<(), WireError> {
+        let function = self.runs.take_raw(8)?;
+        self.function = FunctionId(u64::from_le_bytes(function.try_into().expect("8 bytes were taken")));
+        let NamedOptions { options, name } = match self.runs.take_bytes()? {
+            [] => NamedOptions { options: CallOptions::default(), name: None },
+            bytes => decode("submit.options", bytes)?,
+        };
+        (self.options, self.name) = (options, name);
+        self.next_run = if self.runs.is_empty() { None } else { Some(self.runs.take_delta_u32()?) };
+        Ok(())
+    }
+}
+
+/// A list of futures.
+#[derive(Debug)]
+pub struct FutureReader<'a> {
+    batch: BatchReader<'a>,
+    futures: ColumnReader<'a>,
+}
+
+impl<'a> FutureReader<'a> {
+    fn new(message: &'static str, body: &'a [u8]) -> Result<Self, WireError> {
+        let batch = BatchReader::new(message, body)?;
+        let futures = batch.column(0, "futures");
+        Ok(Self { batch, futures })
+    }
+
+    /// The next future, or None after the last.
+    #[inline]
+    pub fn next_future(&mut self) -> Result<Option<FutureId>, WireError> {
+        if !self.batch.advance() {
+            return Ok(None);
+        }
+        self.futures.take_delta_u32().map(|id| Some(FutureId(id)))
+    }
+}
+
+/// What the scheduler says to a client, gathered until it is written.
+#[derive(Debug, Default)]
+pub struct ToClientOutbox {
+    outbox: Outbox,
+}
+
+const INLINE: u64 = 0;
+const STORED: u64 = 1;
+const FAILED: u64 = 2;
+const CANCELLED: u64 = 3;
+
+impl ToClientOutbox {
+    /// The frames to write.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// A watched future is done.
+    pub fn notify(&mut self, future: FutureId, outcome: &Outcome<'_>) {
+        let batch = self.outbox.item(NOTIFY);
+        let [futures, outcomes, ..] = &mut batch.columns;
+        futures.put_delta(u64::from(future.0));
+        match outcome {
+            Outcome::Inline(bytes) => {
+                outcomes.put(INLINE);
+                outcomes.put_bytes(bytes);
+            }
+            Outcome::Stored { task, nbytes, holders } => {
+                outcomes.put(STORED);
+                outcomes.put(task.0);
+                outcomes.put(*nbytes);
+                outcomes.put(holders.len() as u64);
+                holders.iter().for_each(|worker| outcomes.put(u64::from(worker.0)));
+            }
+            Outcome::Failed(error) => {
+                outcomes.put(FAILED);
+                outcomes.put_bytes(error);
+            }
+            Outcome::Cancelled(reason) => {
+                outcomes.put(CANCELLED);
+                outcomes.put_bytes(reason.as_bytes());
+            }
+        }
+    }
+
+    /// Answers a `Scatter`.
+    pub fn placed(&mut self, placed: &[Placed]) {
+        self.outbox.single(PLACED, &placed);
+    }
+
+    /// Answers a `Query`: JSON text, or the reason why there is none.
+    pub fn reply(&mut self, number: u32, answer: &Result<String, String>) {
+        self.outbox.single(REPLY, &(number, answer));
+    }
+
+    /// Workers that joined, with the addresses of their data ports.
+    pub fn peers(&mut self, peers: &[Peer]) {
+        self.outbox.single(PEERS, &peers);
+    }
+
+    /// The cluster ends.
+    pub fn closing(&mut self, closing: &Closing) {
+        self.outbox.single(CLOSING, closing);
+    }
+}
+
+/// What the scheduler said, as a client reads it.
+#[derive(Debug)]
+pub enum ToClientMessage<'a> {
+    /// Watched futures that are done.
+    Notify(NotifyReader<'a>),
+    /// Where scattered values go.
+    Placed(Vec<Placed>),
+    /// The answer to a question.
+    Reply(u32, Result<String, String>),
+    /// Workers that joined.
+    Peers(Vec<Peer>),
+    /// The cluster ends.
+    Closing(Closing),
+}
+
+impl<'a> ToClientMessage<'a> {
+    /// Reads a frame.
+    pub fn read(opcode: u8, body: &'a [u8]) -> Result<Self, WireError> {
+        Ok(match opcode {
+            NOTIFY => Self::Notify(NotifyReader::new(body)?),
+            PLACED => Self::Placed(decode("placed", body)?),
+            REPLY => {
+                let (number, answer) = decode("reply", body)?;
+                Self::Reply(number, answer)
+            }
+            PEERS => Self::Peers(decode("peers", body)?),
+            CLOSING => Self::Closing(decode("closing", body)?),
+            other => return Err(WireError::UnknownOpcode(other)),
+        })
+    }
+}
+
+/// The outcomes of one `Notify`.
+#[derive(Debug)]
+pub struct NotifyReader<'a> {
+    batch: BatchReader<'a>,
+    futures: ColumnReader<'a>,
+    outcomes: ColumnReader<'a>,
+}
+
+impl<'a> NotifyReader<'a> {
+    fn new(body: &'a [u8]) -> Result<Self, WireError> {
+        let batch = BatchReader::new("notify", body)?;
+        let (futures, outcomes) = (batch.column(0, "notify.futures"), batch.column(1, "notify.outcomes"));
+        Ok(Self { batch, futures, outcomes })
+    }
+
+    /// The next outcome, or None after the last.
+    #[inline]
+    pub fn next_outcome(&mut self) -> Result<Option<(FutureId, Outcome<'a>)>, WireError> {
+        if !self.batch.advance() {
+            return Ok(None);
+        }
+        let future = FutureId(self.futures.take_delta_u32()?);
+        let outcomes = &mut self.outcomes;
+        let outcome = match outcomes.take()? {
+            INLINE => Outcome::Inline(outcomes.take_bytes()?),
+            STORED => {
+                let (task, nbytes, count) = (TaskId(outcomes.take()?), outcomes.take()?, outcomes.take()?);
+                let mut holders = SmallVec::new();
+                for _ in 0..count {
+                    holders.push(WorkerId(outcomes.take_u32()?));
+                }
+                Outcome::Stored { task, nbytes, holders }
+            }
+            FAILED => Outcome::Failed(outcomes.take_bytes()?),
+            CANCELLED => Outcome::Cancelled(
+                std::str::from_utf8(outcomes.take_bytes()?)
+                    .map_err(|error| WireError::Malformed { message: "notify", reason: error.to_string() })?,
+            ),
+            value => return Err(WireError::OutOfRange { column: "notify.outcomes", value }),
+        };
+        Ok(Some((future, outcome)))
+    }
+}
