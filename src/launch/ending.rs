@@ -118,7 +118,9 @@ impl Ending {
     /// Books one notice; the steps are to be taken in order.
     pub fn hear(&mut self, now: Instant, notice: Notice) -> Vec<Step> {
         match notice {
-            Notice::Forward(number) if self.driver == DriverState::Running => vec![Step::SignalDriver(number)],
+            Notice::Forward(number) if self.driver == DriverState::Running => {
+                vec![Step::SignalDriver(number)]
+            }
             Notice::Forward(_) => Vec::new(),
             Notice::Signal(SIGINT) if self.phase != Phase::Running => self.leave(Manner::AtOnce),
             Notice::Signal(number) => {

@@ -43,14 +43,8 @@ impl FileMeeting {
     /// # Errors
     /// [`LaunchError::Directory`] if the directory cannot be made or belongs to someone else.
     pub fn enter(directory: &Path, rank: u32, size: u32, wait_max: Duration) -> Result<Self, LaunchError> {
-        let failed = |source| LaunchError::Directory { directory: directory.to_owned(), source };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
-        let metadata = fs::symlink_metadata(directory).map_err(failed)?;
-        let mine = metadata.is_dir() && metadata.uid() == nix::unistd::geteuid().as_raw();
-        if !mine || metadata.mode() & 0o077 != 0 {
-            let reason = "not a directory that only this user can enter";
-            return Err(failed(io::Error::new(io::ErrorKind::PermissionDenied, reason)));
-        }
+        make_private(directory)
+            .map_err(|source| LaunchError::Directory { directory: directory.to_owned(), source })?;
         let since_epoch = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
         let nonce = format!("{}-{}-{since_epoch:x}", super::host_name(), std::process::id());
         let deadline = Instant::now() + wait_max;
@@ -67,7 +61,8 @@ impl FileMeeting {
         let bytes = serde_json::to_vec(content).map_err(LaunchError::nonsense)?;
         let aside = self.directory.join(format!(".{}.{}", self.nonce, self.rank));
         let mut options = fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&aside).map_err(failed)?;
+        let mut file =
+            options.write(true).create(true).truncate(true).mode(0o600).open(&aside).map_err(failed)?;
         file.write_all(&bytes).map_err(failed)?;
         fs::rename(&aside, path).map_err(failed)
     }
@@ -146,8 +141,7 @@ impl Meeting for FileMeeting {
 
     fn all_gather(&mut self, topic: &str, mine: &[u8]) -> Result<Vec<Vec<u8>>, LaunchError> {
         let mine = Entry { nonce: self.nonce.clone(), bytes: mine.to_vec() };
-        let entries =
-            if self.rank == 0 { self.collect(topic, mine)? } else { self.take(topic, &mine)? };
+        let entries = if self.rank == 0 { self.collect(topic, mine)? } else { self.take(topic, &mine)? };
         Ok(entries.into_iter().map(|entry| entry.bytes).collect())
     }
 }
@@ -159,6 +153,21 @@ impl Drop for FileMeeting {
             let _ = fs::remove_dir_all(&self.directory);
         }
     }
+}
+
+/// Makes a directory that only this user can enter, or checks that it is one.
+///
+/// # Errors
+/// What the system says, or that others can enter it.
+pub fn make_private(directory: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let metadata = fs::symlink_metadata(directory)?;
+    let mine = metadata.is_dir() && metadata.uid() == nix::unistd::geteuid().as_raw();
+    if !mine || metadata.mode() & 0o077 != 0 {
+        let reason = "not a directory that only this user can enter";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
+    }
+    Ok(())
 }
 
 fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {
@@ -224,6 +233,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         fs::set_permissions(parent.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let error = FileMeeting::enter(parent.path(), 0, 1, WAIT_MAX).unwrap_err();
-        assert!(error.to_string().contains("only this user"), "{error}");
+        let text = crate::launch::with_causes(&error);
+        assert!(text.contains("only this user"), "{text}");
     }
 }

@@ -77,9 +77,7 @@ fn run_name(env: &Environment, launcher: Launcher) -> String {
     };
     let first = |names: &[&str]| names.iter().find_map(|name| env.get(*name)).map(|name| plain(name));
     let name = match launcher {
-        Launcher::OpenMpi => {
-            first(&["PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "OMPI_MCA_orte_hnp_uri"])
-        }
+        Launcher::OpenMpi => first(&["PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "OMPI_MCA_orte_hnp_uri"]),
         Launcher::Pmi => slurm().or_else(|| first(&["PMI_JOBID", "PMI_KVS", "HYDI_CONTROL_FD"])),
         Launcher::Pmix => slurm().or_else(|| first(&["PMIX_NAMESPACE"])),
         Launcher::Slurm => slurm(),
