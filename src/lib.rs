@@ -1,4 +1,5 @@
 //! A batch allocation becomes a task cluster.
 
 pub mod model;
+pub mod scheduler;
 pub mod wire;
