@@ -1,1 +1,3 @@
 //! A batch allocation becomes a task cluster.
+
+pub mod topology;
