@@ -2,4 +2,5 @@
 
 pub mod model;
 pub mod scheduler;
+pub mod topology;
 pub mod wire;
