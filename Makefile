@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin:/usr/lib64/openmpi/bin
+export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin:/sbin:/usr/lib64/openmpi/bin
 
 # How many ranks `make run` and the examples start: one scheduler and N - 1 workers.
 N ?= 4
