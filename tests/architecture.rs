@@ -87,7 +87,7 @@ fn check_modules(relative: &Path, text: &str) -> Vec<String> {
     };
 
     let mut paths = Vec::new();
-    collect_paths(tokens, &module, false, &mut paths);
+    collect_paths(tokens, &module, is_test_file(&module), &mut paths);
     let mut faults = Vec::new();
     for path in &paths {
         let name = path.segments.join("::");
@@ -183,6 +183,11 @@ fn module_of(relative: &Path) -> Vec<String> {
         module.pop();
     }
     module
+}
+
+/// `core/tests.rs` and what is below `core/tests/`: modules behind `#[cfg(test)] mod tests;`.
+fn is_test_file(module: &[String]) -> bool {
+    module.iter().any(|part| part == "tests")
 }
 
 /// All paths in `tokens`, which stand in `module`.
@@ -389,6 +394,7 @@ mod the_checker {
         );
         faults("worker/core/x.rs", "#[cfg(test)] mod tests { use std::time::Instant; }", &[]);
         faults("worker/core/x.rs", "#[cfg(test)] mod tests { } use std::net::TcpStream;", &["std::net"]);
+        faults("worker/core/tests.rs", "use std::time::Instant;", &[]);
         faults("worker/io.rs", "use std::time::Instant;", &[]);
         faults("worker/core/x.rs", "// std::time::Instant\nconst A: &str = \"tokio::spawn\";", &[]);
     }
