@@ -1,3 +1,4 @@
-//! The scheduler: a pure [`core`] that decides, and a shell that moves its bytes.
+//! The scheduler: a pure [`core`] that decides, and a shell, [`io`], that moves its bytes.
 
 pub mod core;
+pub mod io;

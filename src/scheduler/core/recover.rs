@@ -105,9 +105,4 @@ impl SchedulerCore {
         self.tasks[slot].state = State::Released;
         self.steps.push(Step::Fail(slot, error));
     }
-
-    /// Whether this is the id of a task that the scheduler knows.
-    pub fn knows(&self, task: TaskId) -> bool {
-        self.tasks.find(task).is_some()
-    }
 }

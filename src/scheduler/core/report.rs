@@ -1,9 +1,10 @@
 //! What workers say: finished, failed, returned, holds, unavailable.
 
+use super::clients::Standing;
 use super::life::Step;
 use super::task::State;
 use super::{Effects, SchedulerCore, Violation};
-use crate::model::{TaskId, WorkerId};
+use crate::model::{ClientId, FutureId, TaskId, WorkerId};
 use crate::wire::worker::{Failed, Finished};
 
 /// Weight of the latest run in a function's mean duration.
@@ -100,6 +101,21 @@ impl SchedulerCore {
         effects.free(holder, task);
         self.lose_copy(slot, holder);
         self.take_steps(effects);
+    }
+
+    /// A client could not fetch a value from `worker`: as [`unavailable`](Self::unavailable), and the future is
+    /// watched again.
+    pub fn unreachable<E: Effects>(
+        &mut self,
+        client: ClientId,
+        future: FutureId,
+        worker: WorkerId,
+        effects: &mut E,
+    ) -> Result<(), Violation> {
+        if let Standing::Task { slot, .. } = self.clients.standing(client, future) {
+            self.unavailable(self.tasks.id(slot), worker, effects);
+        }
+        self.watch(client, future, effects)
     }
 
     /// Takes an assignment off the books: its slot, or None if it had been abandoned.
