@@ -1,4 +1,6 @@
 //! A batch allocation becomes a task cluster.
 
 pub mod model;
+pub mod security;
+pub mod transport;
 pub mod wire;
