@@ -3,4 +3,6 @@
 pub mod model;
 pub mod scheduler;
 pub mod topology;
+pub mod security;
+pub mod transport;
 pub mod wire;
