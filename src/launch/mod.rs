@@ -12,13 +12,16 @@ pub mod driver;
 pub mod ending;
 pub mod exit;
 pub mod files;
+pub mod lead;
 pub mod leftovers;
 pub mod log;
 pub mod meet;
 #[cfg(feature = "mpi")]
 pub mod mpi;
+mod outcome;
 pub mod process;
 pub mod role;
+pub mod scheduler;
 pub mod signals;
 pub mod way;
 
@@ -29,6 +32,7 @@ use std::time::Duration;
 use crate::topology::TopologyError;
 
 pub use exit::Exit;
+pub use outcome::Outcome;
 
 /// How long `MPI_Finalize` may take at the end of a run.
 pub const FINALIZE_MAX: Duration = Duration::from_secs(1);
@@ -77,6 +81,9 @@ pub enum LaunchError {
         /// What does not fit.
         reason: String,
     },
+    /// The scheduler cannot listen.
+    #[error("the scheduler cannot listen")]
+    Listen(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Signal handlers or threads cannot be set up.
     #[error("cannot set up this process")]
     Process(#[from] io::Error),

@@ -8,6 +8,7 @@ mod batch;
 pub mod client;
 pub mod columns;
 pub mod frame;
+pub mod handshake;
 pub mod worker;
 
 use serde::{Deserialize, Serialize};
