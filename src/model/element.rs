@@ -114,7 +114,9 @@ pub(crate) fn numbers_from<N: Number>(bytes: &[u8]) -> Vec<N> {
     let count = bytes.len() / size_of::<N>();
     let mut numbers = Vec::<N>::with_capacity(count);
     // SAFETY: there is room for `count` numbers, `bytes` has their memory, and the two do not overlap.
-    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), numbers.as_mut_ptr().cast(), count * size_of::<N>()) };
+    unsafe {
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), numbers.as_mut_ptr().cast(), count * size_of::<N>())
+    };
     // SAFETY: `count` numbers were just written, and every bit pattern is a `Number`.
     unsafe { numbers.set_len(count) };
     numbers

@@ -70,9 +70,8 @@ pub fn pack<T: Serialize + 'static>(value: &T) -> Result<Packed, PackError> {
         return Ok(single_buffer(kind, buffer.freeze()));
     }
     let mut head = Vec::new();
-    let buffers = pack_head(value, &mut head, usize::MAX)
-        .map_err(|fault| fault.into_error::<T>())?
-        .unwrap_or_default();
+    let buffers =
+        pack_head(value, &mut head, usize::MAX).map_err(|fault| fault.into_error::<T>())?.unwrap_or_default();
     Ok(Packed { head: head.into(), buffers })
 }
 
@@ -151,7 +150,8 @@ pub fn placeholder<S: ser::Serializer>(index: u32, serializer: S) -> Result<S::O
 
 /// A packed value that is one sequence, whose memory is `buffer`.
 pub(super) fn single_buffer(kind: ElementKind, buffer: Bytes) -> Packed {
-    let mut head = Head { bytes: Vec::new(), written: 0, bytes_max: usize::MAX, output: Output::Built, nil_at: None };
+    let mut head =
+        Head { bytes: Vec::new(), written: 0, bytes_max: usize::MAX, output: Output::Built, nil_at: None };
     let count = (buffer.len() / kind.size()) as u64;
     // Building in memory without a limit does not fail.
     let written = head.write_marker(kind, 0, count);
@@ -370,8 +370,9 @@ impl io::Write for Head {
 }
 
 fn length_u32(length: usize) -> Result<u32, Fault> {
-    u32::try_from(length)
-        .map_err(|_| Fault::Message(format!("a sequence, map or text of {length} items is too long, 2^32 is the limit")))
+    u32::try_from(length).map_err(|_| {
+        Fault::Message(format!("a sequence, map or text of {length} items is too long, 2^32 is the limit"))
+    })
 }
 
 /// The serializer.
@@ -572,11 +573,20 @@ impl<'p> ser::Serializer for &'p mut Packer {
         self.head.write_nil()
     }
 
-    fn serialize_unit_variant(self, _name: &'static str, _index: u32, variant: &'static str) -> Result<(), Fault> {
+    fn serialize_unit_variant(
+        self,
+        _name: &'static str,
+        _index: u32,
+        variant: &'static str,
+    ) -> Result<(), Fault> {
         self.head.write_str(variant)
     }
 
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, name: &'static str, value: &T) -> Result<(), Fault> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<(), Fault> {
         self.placeholder = name == PLACEHOLDER_NAME;
         self.enter()?;
         value.serialize(&mut *self)?;
@@ -682,11 +692,18 @@ pub(super) struct Sequence<'p> {
 enum Body {
     Undecided,
     /// In the head; where the count is to be filled in, if it was not announced.
-    Inline { counted_at: Option<usize> },
+    Inline {
+        counted_at: Option<usize>,
+    },
     /// Copied element by element.
-    Raw { kind: ElementKind, memory: AlignedBuffer },
+    Raw {
+        kind: ElementKind,
+        memory: AlignedBuffer,
+    },
     /// Only the length matters, and it is known.
-    Counted { kind: ElementKind },
+    Counted {
+        kind: ElementKind,
+    },
 }
 
 impl Sequence<'_> {
@@ -756,7 +773,9 @@ impl Sequence<'_> {
                 return Ok(());
             }
             Body::Counted { kind } => {
-                return Err(Fault::Message(format!("a sequence begins with {kind} and goes on with something else")));
+                return Err(Fault::Message(format!(
+                    "a sequence begins with {kind} and goes on with something else"
+                )));
             }
             collected => {
                 let counted_at = match self.announced {
@@ -782,7 +801,9 @@ impl Sequence<'_> {
         match std::mem::replace(&mut self.body, Body::Undecided) {
             Body::Undecided if self.announced.is_none() => self.packer.head.write_array_len(0)?,
             Body::Undecided => self.inline()?,
-            Body::Raw { kind, memory } if memory.len() < OUT_OF_BAND_BYTES_MIN && self.announced.is_none() => {
+            Body::Raw { kind, memory }
+                if memory.len() < OUT_OF_BAND_BYTES_MIN && self.announced.is_none() =>
+            {
                 self.packer.head.write_array_len(self.count)?;
                 for element in memory.as_slice().chunks_exact(kind.size()) {
                     self.packer.head.write_number(kind, element)?;
@@ -927,4 +948,3 @@ impl ser::SerializeMap for Fields<'_> {
         self.finish()
     }
 }
-

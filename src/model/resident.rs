@@ -142,7 +142,9 @@ impl fmt::Debug for Resident {
         match &*self.forms() {
             Forms::Live(value) => write!(f, "Resident({}, live, {} bytes)", value.type_name(), self.bytes),
             Forms::Packed(_) => write!(f, "Resident(packed, {} bytes)", self.bytes),
-            Forms::Both(value, _) => write!(f, "Resident({}, live and packed, {} bytes)", value.type_name(), self.bytes),
+            Forms::Both(value, _) => {
+                write!(f, "Resident({}, live and packed, {} bytes)", value.type_name(), self.bytes)
+            }
         }
     }
 }

@@ -59,7 +59,10 @@ pub fn unpack<T: DeserializeOwned + 'static>(packed: &Packed) -> Result<T, Unpac
 ///
 /// # Errors
 /// As [`unpack`], and if an input is missing or cannot itself be packed or unpacked.
-pub fn unpack_nested<T: DeserializeOwned>(packed: &Packed, inputs: &InputForms<'_>) -> Result<T, UnpackError> {
+pub fn unpack_nested<T: DeserializeOwned>(
+    packed: &Packed,
+    inputs: &InputForms<'_>,
+) -> Result<T, UnpackError> {
     from_form(packed, Some(inputs)).map_err(Fault::into_error::<T>)
 }
 
@@ -121,7 +124,8 @@ impl<'a> InputForms<'a> {
     }
 
     fn packed(&self, index: u32) -> Result<&Packed, Fault> {
-        let (Some(input), Some(cell)) = (self.inputs.get(index as usize), self.packed.get(index as usize)) else {
+        let (Some(input), Some(cell)) = (self.inputs.get(index as usize), self.packed.get(index as usize))
+        else {
             return Err(Fault(format!("input {index} is named, and there are {}", self.inputs.len())));
         };
         if let Some(packed) = cell.get() {
@@ -276,7 +280,10 @@ impl<'de> Unpacker<'de> {
     /// Each item takes a byte at least.
     fn check_claim(&self, items: usize) -> Result<(), Fault> {
         if items > self.remaining() {
-            return Err(Fault(format!("{items} items are announced, and {} bytes are there", self.remaining())));
+            return Err(Fault(format!(
+                "{items} items are announced, and {} bytes are there",
+                self.remaining()
+            )));
         }
         Ok(())
     }
@@ -308,7 +315,8 @@ impl<'de> Unpacker<'de> {
         let [code] = self.array()?;
         let index = u32::from_le_bytes(self.array()?) as usize;
         let count = u64::from_le_bytes(self.array()?);
-        let kind = ElementKind::from_code(code).ok_or_else(|| Fault(format!("no element type has code {code}")))?;
+        let kind =
+            ElementKind::from_code(code).ok_or_else(|| Fault(format!("no element type has code {code}")))?;
         if index != self.buffers_used {
             return Err(Fault(format!("buffer {index} is named where buffer {} is due", self.buffers_used)));
         }
@@ -318,7 +326,9 @@ impl<'de> Unpacker<'de> {
         self.buffers_used += 1;
         if count.checked_mul(kind.size() as u64) != Some(buffer.len() as u64) {
             let bytes = buffer.len();
-            return Err(Fault(format!("{count} elements of type {kind} are announced in a buffer of {bytes} bytes")));
+            return Err(Fault(format!(
+                "{count} elements of type {kind} are announced in a buffer of {bytes} bytes"
+            )));
         }
         Ok(Some(Raw { kind, memory: buffer }))
     }
@@ -372,9 +382,18 @@ impl<'de> Unpacker<'de> {
             Marker::Null => visitor.visit_unit(),
             Marker::True => visitor.visit_bool(true),
             Marker::False => visitor.visit_bool(false),
-            Marker::Bin8 => self.length_8().and_then(|length| self.take(length)).and_then(|b| visitor.visit_borrowed_bytes(b)),
-            Marker::Bin16 => self.length_16().and_then(|length| self.take(length)).and_then(|b| visitor.visit_borrowed_bytes(b)),
-            Marker::Bin32 => self.length_32().and_then(|length| self.take(length)).and_then(|b| visitor.visit_borrowed_bytes(b)),
+            Marker::Bin8 => self
+                .length_8()
+                .and_then(|length| self.take(length))
+                .and_then(|b| visitor.visit_borrowed_bytes(b)),
+            Marker::Bin16 => self
+                .length_16()
+                .and_then(|length| self.take(length))
+                .and_then(|b| visitor.visit_borrowed_bytes(b)),
+            Marker::Bin32 => self
+                .length_32()
+                .and_then(|length| self.take(length))
+                .and_then(|b| visitor.visit_borrowed_bytes(b)),
             Marker::FixExt16 => self.wide_integer(visitor),
             marker => self.number(marker, visitor),
         }
@@ -616,7 +635,9 @@ impl<'de> Deserializer<'de> for &mut Unpacker<'de> {
         follow!(self, deserialize_bytes(visitor));
         let at = self.at;
         match self.raw_marker()? {
-            Some(Raw { kind: ElementKind::Bytes | ElementKind::U8, memory }) => visitor.visit_borrowed_bytes(memory),
+            Some(Raw { kind: ElementKind::Bytes | ElementKind::U8, memory }) => {
+                visitor.visit_borrowed_bytes(memory)
+            }
             Some(_) => {
                 self.at = at;
                 self.buffers_used -= 1;
@@ -639,11 +660,19 @@ impl<'de> Deserializer<'de> for &mut Unpacker<'de> {
         self.some(visitor)
     }
 
-    fn deserialize_unit_struct<V: Visitor<'de>>(self, _name: &'static str, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         self.deserialize_any(visitor)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _name: &'static str, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         follow!(self, deserialize_newtype_struct(_name, visitor));
         self.enter()?;
         let value = visitor.visit_newtype_struct(&mut *self)?;

@@ -18,7 +18,8 @@ use super::packed::Packed;
 /// What may be given to a task and returned by one.
 ///
 /// Implemented by itself for every type with serde's two traits that can be shared between threads and
-/// borrows nothing.
+/// borrows nothing. One thing does not come back: a struct variant of an untagged enum, as struct fields travel
+/// without their names; make it a newtype variant of a struct.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot travel between processes",
     label = "this type is not data that a task can take or return",
