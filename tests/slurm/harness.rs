@@ -198,9 +198,12 @@ impl SlurmCluster {
         fs::write(self.configuration(), text).expect("slurm.conf");
         // No cgroup is used, but the plugin is loaded; this one also starts where none is mounted.
         fs::write(self.path.join("cgroup.conf"), "CgroupPlugin=cgroup/v1\n").expect("cgroup.conf");
-        // All nodes share a host name, from which Open MPI makes the names of its shared-memory files.
+        // All nodes share a host name, from which Open MPI makes the names of its shared-memory files; and they
+        // reach each other on the loopback interface, which it leaves out by itself.
         let prolog = format!(
-            "#!/bin/sh\necho \"export OMPI_MCA_btl_vader_backing_directory={folder}/shm/$SLURMD_NODENAME\"\n"
+            "#!/bin/sh\n\
+             echo \"export OMPI_MCA_btl_vader_backing_directory={folder}/shm/$SLURMD_NODENAME\"\n\
+             echo export OMPI_MCA_btl_tcp_if_include=lo\n"
         );
         write_with_mode(&self.path.join("task_prolog.sh"), prolog.as_bytes(), 0o755);
     }
