@@ -34,6 +34,15 @@ struct Greeting {
     connection: Option<Vec<u8>>,
 }
 
+/// What a rank is for, by its number.
+pub fn role_of(rank: u32, size: u32) -> RankRole {
+    match (rank, size) {
+        (0, 1) => RankRole::Both,
+        (0, _) => RankRole::Scheduler,
+        _ => RankRole::Worker,
+    }
+}
+
 /// What the ranks have agreed on.
 #[derive(Debug, Clone)]
 pub struct Agreement {
@@ -43,6 +52,10 @@ pub struct Agreement {
     pub binding: Binding,
     /// The CPUs it was started on, for a driver that is not to be bound.
     pub cpus_at_start: CpuSet,
+    /// How many ranks of its host run tasks and share the memory.
+    pub workers_on_host: u32,
+    /// What the first rank of each host sees of it; None on the other ranks.
+    pub machine: Option<Machine>,
 }
 
 /// Meets the other ranks; rank 0 brings the `connection`.
@@ -50,11 +63,7 @@ pub struct Agreement {
 /// # Errors
 /// [`LaunchError`] if the others do not come, make no sense, or the machine cannot be read.
 pub fn agree(meeting: &mut dyn Meeting, connection: Option<Vec<u8>>) -> Result<Agreement, LaunchError> {
-    let role = match (meeting.rank(), meeting.size()) {
-        (0, 1) => RankRole::Both,
-        (0, _) => RankRole::Scheduler,
-        _ => RankRole::Worker,
-    };
+    let role = role_of(meeting.rank(), meeting.size());
     let cpus = topology::allowed_cpus()?;
     let mine = Greeting { host: super::host_name(), role, cpus: cpus.clone(), connection };
     let bytes = serde_json::to_vec(&mine).map_err(LaunchError::nonsense)?;
@@ -65,20 +74,12 @@ pub fn agree(meeting: &mut dyn Meeting, connection: Option<Vec<u8>>) -> Result<A
         .collect::<Result<Vec<Greeting>, _>>()?;
 
     let neighbours = neighbours(&greetings, &mine.host);
-    let binding = share_host(meeting, &greetings, &neighbours)?;
+    let works = |rank: &&usize| greetings[**rank].role != RankRole::Scheduler;
+    let workers_on_host = neighbours.iter().filter(works).count().max(1) as u32;
+    let (binding, machine) = share_host(meeting, &greetings, &neighbours)?;
     let connection = greetings.into_iter().next().and_then(|greeting| greeting.connection);
     let connection = connection.ok_or_else(|| LaunchError::nonsense("rank 0 named no address"))?;
-    Ok(Agreement { connection, binding, cpus_at_start: cpus })
-}
-
-/// The binding of a process that has its host to itself.
-///
-/// # Errors
-/// [`LaunchError`] if the machine cannot be read.
-pub fn bind_alone(role: RankRole) -> Result<Binding, LaunchError> {
-    let ranks = [RankRequest { local_rank: 0, role, cpus: topology::allowed_cpus()? }];
-    let binding = topology::plan(&Machine::discover()?, &ranks).into_iter().next();
-    binding.ok_or_else(|| LaunchError::nonsense("the plan for one rank is empty"))
+    Ok(Agreement { connection, binding, cpus_at_start: cpus, workers_on_host, machine })
 }
 
 /// The ranks on `host`, in order; the position is the local rank.
@@ -91,10 +92,10 @@ fn share_host(
     meeting: &mut dyn Meeting,
     greetings: &[Greeting],
     neighbours: &[usize],
-) -> Result<Binding, LaunchError> {
+) -> Result<(Binding, Option<Machine>), LaunchError> {
     let me = meeting.rank() as usize;
     let leader = neighbours.first().copied().unwrap_or(me);
-    let mut plan = Vec::new();
+    let (mut plan, mut machine) = (Vec::new(), None);
     if leader == me {
         let request = |(local, &rank): (usize, &usize)| RankRequest {
             local_rank: local as u32,
@@ -102,14 +103,17 @@ fn share_host(
             cpus: greetings[rank].cpus.clone(),
         };
         let requests: Vec<RankRequest> = neighbours.iter().enumerate().map(request).collect();
-        let bindings = topology::plan(&Machine::discover()?, &requests);
+        let found = Machine::discover()?;
+        let bindings = topology::plan(&found, &requests);
+        machine = Some(found);
         plan = serde_json::to_vec(&bindings).map_err(LaunchError::nonsense)?;
     }
     let plans = meeting.all_gather("binding", &plan)?;
     let bindings: Vec<Binding> = serde_json::from_slice(&plans[leader]).map_err(LaunchError::nonsense)?;
     let local = neighbours.iter().position(|&rank| rank == me);
     let mine = local.and_then(|local| bindings.into_iter().nth(local));
-    mine.ok_or_else(|| LaunchError::nonsense("this rank is missing in the plan of its host"))
+    let mine = mine.ok_or_else(|| LaunchError::nonsense("this rank is missing in the plan of its host"))?;
+    Ok((mine, machine))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod lead;
 pub mod leftovers;
 pub mod log;
 pub mod meet;
+pub mod memory;
 #[cfg(feature = "mpi")]
 pub mod mpi;
 mod outcome;
@@ -29,6 +30,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::registry::RegistryError;
 use crate::topology::TopologyError;
 
 pub use exit::Exit;
@@ -84,6 +86,12 @@ pub enum LaunchError {
     /// The scheduler cannot listen.
     #[error("the scheduler cannot listen")]
     Listen(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The connection file cannot be written.
+    #[error("cannot publish the connection file: {0}")]
+    ConnectionFile(String),
+    /// The task table or a task library is of no use.
+    #[error("cannot set up the tasks")]
+    Tasks(#[from] RegistryError),
     /// Signal handlers or threads cannot be set up.
     #[error("cannot set up this process")]
     Process(#[from] io::Error),

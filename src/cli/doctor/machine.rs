@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, TcpListener, TcpStream, ToSocketAddrs as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use super::super::status::bytes;
 use super::Check;
 use crate::launch::files;
+use crate::launch::memory;
 use crate::launch::role::Environment;
 use crate::launch::way;
 use crate::topology::Machine;
@@ -37,7 +38,7 @@ pub(super) fn checks(env: &Environment) -> Vec<Check> {
         ),
         judge_shared_memory(shared_memory()),
         run_directory(env),
-        judge_memory(memory_limit(), memory_total()),
+        judge_memory(memory::limit_of_cgroup(), memory::total()),
     ]
 }
 
@@ -212,39 +213,6 @@ fn judge_sharing(name: &'static str, directory: &Path, env: &Environment) -> Che
         return Check::warn(name, format!("{found} is on this node only"), fix);
     }
     Check::ok(name, found)
-}
-
-/// The memory limit of this process's cgroup or of one above it.
-fn memory_limit() -> Option<u64> {
-    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let mut limits = Vec::new();
-    for line in own.lines() {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (parts.next()?, parts.next()?);
-        let (root, file) = match controllers {
-            "" => ("/sys/fs/cgroup", "memory.max"),
-            list if list.split(',').any(|name| name == "memory") => {
-                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
-            }
-            _ => continue,
-        };
-        let mut folder = PathBuf::from(format!("{root}{path}"));
-        loop {
-            limits.extend(
-                fs::read_to_string(folder.join(file)).ok().and_then(|text| text.trim().parse::<u64>().ok()),
-            );
-            if folder == Path::new(root) || !folder.pop() {
-                break;
-            }
-        }
-    }
-    limits.into_iter().min()
-}
-
-fn memory_total() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes << 10)
 }
 
 fn judge_memory(limit: Option<u64>, total: Option<u64>) -> Check {
