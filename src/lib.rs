@@ -7,11 +7,11 @@ extern crate self as dcluster;
 pub mod client;
 pub mod launch;
 pub mod model;
-pub mod scheduler;
-pub mod topology;
-pub mod security;
-pub mod transport;
 pub mod registry;
+pub mod scheduler;
+pub mod security;
+pub mod topology;
+pub mod transport;
 pub mod wire;
 
 pub use client::argument::nested;
