@@ -3,7 +3,7 @@
 use super::life::Step;
 use super::task::{Origin, State};
 use super::{Effects, SchedulerCore, blame};
-use crate::model::{ClientId, TaskId, WorkerId};
+use crate::model::{ClientId, WorkerId};
 
 /// Why a worker left, which decides whether its tasks are suspects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

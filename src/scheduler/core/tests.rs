@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 
 use super::*;
 use crate::model::Tick;
+use crate::model::error::{ErrorKind, TaskError};
 use crate::wire::client::{CallOptions, Cancel, Submission};
 use crate::wire::worker::{Failed, Finished, Source};
 
@@ -50,7 +51,7 @@ impl Effects for Recorder {
         let outcome = match outcome {
             Outcome::Inline(bytes) => format!("value {bytes:?}"),
             Outcome::Stored { holders, .. } => format!("stored at {holders:?}"),
-            Outcome::Failed(error) => format!("failed: {}", String::from_utf8_lossy(error)),
+            Outcome::Failed(error) => format!("failed: {}", TaskError::unpack(error).message),
             Outcome::Cancelled(reason) => format!("cancelled: {reason}"),
         };
         self.lines.push(format!("{client} future {}: {outcome}", future.0));
@@ -119,7 +120,8 @@ impl Bench {
     }
 
     fn fail(&mut self, worker: u32, task: TaskId) {
-        let report = Failed { task, duration_us: 10, error: b"division by zero" };
+        let error = TaskError::new(ErrorKind::Error, "division by zero").pack();
+        let report = Failed { task, duration_us: 10, error: &error };
         self.core.failed(WorkerId(worker), &report, &mut self.effects).unwrap();
     }
 

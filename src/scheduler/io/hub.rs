@@ -42,7 +42,9 @@ pub(super) enum Refusal {
     NotJoined,
     #[error("it joined twice")]
     JoinedTwice,
-    #[error("its task functions are not those of the cluster: {0}; start all ranks with the same program and --tasks")]
+    #[error(
+        "its task functions are not those of the cluster: {0}; start all ranks with the same program and --tasks"
+    )]
     OtherFunctions(String),
 }
 
@@ -129,7 +131,8 @@ impl Hub {
         let client = ClientId(self.next_client);
         self.next_client += 1;
         self.core.client_joined(client);
-        let peer = ClientPeer { remote: remote.clone(), outbox: ToClientOutbox::default(), box_: Mailbox::new() };
+        let peer =
+            ClientPeer { remote: remote.clone(), outbox: ToClientOutbox::default(), box_: Mailbox::new() };
         self.post.clients.insert(client, peer);
         if let (Some(theirs), Some(ours)) = (remote.hello.build, self.build)
             && theirs != ours
@@ -247,8 +250,10 @@ impl Hub {
             }
             WorkerMessage::Unavailable(mut pairs) => {
                 while let Some((task, holder)) = pairs.next_pair()? {
-                    let holder = u32::try_from(holder)
-                        .map_err(|_| WireError::OutOfRange { column: "unavailable.holders", value: holder })?;
+                    let holder = u32::try_from(holder).map_err(|_| WireError::OutOfRange {
+                        column: "unavailable.holders",
+                        value: holder,
+                    })?;
                     debug!(%worker, %task, holder, "a value could not be fetched");
                     core.unavailable(task, WorkerId(holder), post);
                 }
@@ -262,11 +267,14 @@ impl Hub {
         let peer = self.post.workers.get_mut(&worker).expect("it is connected");
         let build = peer.remote.hello.build;
         match self.build {
-            Some(ours) if build != Some(ours) => return Err(Refusal::OtherFunctions(self.other_functions(&join))),
+            Some(ours) if build != Some(ours) => {
+                return Err(Refusal::OtherFunctions(self.other_functions(&join)));
+            }
             _ => self.build = build,
         }
         info!(%worker, rank = join.rank, host = join.host, pid = join.pid, threads = join.threads, "worker joined");
-        let functions: Vec<_> = join.functions.iter().map(|function| (function.id, function.name.clone())).collect();
+        let functions: Vec<_> =
+            join.functions.iter().map(|function| (function.id, function.name.clone())).collect();
         let (host, threads) = (join.host.clone(), join.threads);
         let newcomer = [Peer { worker, address: join.address.clone() }];
         let known = self.worker_addresses();
@@ -282,7 +290,8 @@ impl Hub {
     /// In words: what one side has and the other has not.
     fn other_functions(&self, join: &Join) -> String {
         let first = self.post.workers.values().find_map(|peer| peer.join.as_ref());
-        let ours: Vec<&str> = first.iter().flat_map(|join| &join.functions).map(|f| f.name.as_str()).collect();
+        let ours: Vec<&str> =
+            first.iter().flat_map(|join| &join.functions).map(|f| f.name.as_str()).collect();
         let theirs: Vec<&str> = join.functions.iter().map(|f| f.name.as_str()).collect();
         let only = |of: &[&str], other: &[&str]| {
             let only: Vec<&str> = of.iter().copied().filter(|name| !other.contains(name)).take(5).collect();
@@ -300,7 +309,8 @@ impl Hub {
     }
 
     fn worker_addresses(&self) -> Vec<Peer> {
-        let joined = self.post.workers.iter().filter_map(|(worker, peer)| Some((*worker, peer.join.as_ref()?)));
+        let joined =
+            self.post.workers.iter().filter_map(|(worker, peer)| Some((*worker, peer.join.as_ref()?)));
         joined.map(|(worker, join)| Peer { worker, address: join.address.clone() }).collect()
     }
 
@@ -324,7 +334,9 @@ impl Hub {
                 let remote = &self.post.workers[&worker].remote;
                 match end {
                     _ if ending => debug!(%worker, %remote, "worker left"),
-                    Ok(()) => warn!(%worker, %remote, "worker left; what it ran and held is made again elsewhere"),
+                    Ok(()) => {
+                        warn!(%worker, %remote, "worker left; what it ran and held is made again elsewhere")
+                    }
                     Err(error) => {
                         warn!(%worker, %remote, error, "worker lost; what it ran and held is made again elsewhere");
                     }
