@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::ending::Manner;
 use super::exit::Exit;
-use super::signals::Heard;
+use super::signals::{self, Heard};
 use super::{LaunchError, with_causes};
 use crate::registry::Registry;
 use crate::security::ConnectionFile;
@@ -118,6 +118,7 @@ pub fn follow(
 ) -> Result<(i32, Manner), LaunchError> {
     let ended = sender.clone();
     let mut worker = RunningWorker::start(plan, move |end| drop(ended.send(WorkerNotice::Ended(end))))?;
+    signals::heed();
     // The sender stays, so that the channel never closes.
     let _sender = sender;
     let mut signal: Option<(i32, Instant)> = None;

@@ -11,6 +11,7 @@ use super::driver::{Driver, Program, start_failure};
 use super::ending::{DriverState, Ending, Manner, Notice, Step};
 use super::exit::Exit;
 use super::scheduler::RunningScheduler;
+use super::signals;
 use crate::topology::{self, CpuSet};
 
 /// A driver in this process: gives an exit code.
@@ -47,6 +48,7 @@ impl Lead {
     /// Starts the driver and returns when everything is over: the exit code, and how to leave.
     pub fn run(self, plan: DriverPlan) -> (i32, Manner) {
         let Self { scheduler, notices: (sender, receiver), cpus, close_door } = self;
+        signals::heed();
         let mut close_door = Some(close_door);
         let driver = start(plan, &sender, &cpus);
         let state = if driver.is_some() { DriverState::Running } else { DriverState::Absent };

@@ -15,7 +15,7 @@ use super::driver::exit_code;
 use super::ending::{Manner, Notice};
 use super::exit;
 use super::follow::{RunningWorker, WorkerPlan};
-use super::lead::Lead;
+use super::lead::{DriverPlan, Lead};
 use super::ranks::{self, DriverSpec, Setup};
 use super::role::Environment;
 use super::scheduler::{BoundScheduler, RunningScheduler};
@@ -156,6 +156,29 @@ pub fn lead(options: &LocalOptions, setup: &Setup, driver: DriverSpec) -> Result
     let scheduler = cluster.scheduler.clone();
     let (code, manner) = Lead { scheduler, notices: (sender, receiver), cpus, close_door }.run(plan);
     dismiss(std::mem::take(&mut cluster.processes));
+    leftovers::remove_all();
+    if manner == Manner::AtOnce {
+        exit::at_once(code);
+    }
+    Ok(code)
+}
+
+/// A scheduler by hand: other machines reach it, and workers join by its connection file.
+///
+/// # Errors
+/// [`LaunchError`] if it cannot listen.
+pub fn lead_alone(setup: &Setup) -> Result<i32, LaunchError> {
+    let (sender, receiver) = channel();
+    ranks::listen_as_leader(&sender, &DriverSpec::Nobody)?;
+    let cpus = topology::allowed_cpus()?;
+    let scheduler = BoundScheduler::bind(&Reach::network(), "scheduler")?;
+    let connection = scheduler.connection().clone();
+    let file = scheduler.publish(setup.connection_file.as_deref())?;
+    let ended = sender.clone();
+    let scheduler = scheduler.start(move |notice| drop(ended.send(notice)))?;
+    ranks::announce(setup.announcement, &connection, file.path(), 0);
+    let close_door = Box::new(move || drop(file));
+    let (code, manner) = Lead { scheduler, notices: (sender, receiver), cpus, close_door }.run(DriverPlan::Nobody);
     leftovers::remove_all();
     if manner == Manner::AtOnce {
         exit::at_once(code);

@@ -10,10 +10,13 @@
 
 pub mod driver;
 pub mod ending;
+pub mod entry;
 pub mod exit;
 pub mod files;
+pub mod follow;
 pub mod lead;
 pub mod leftovers;
+pub mod local;
 pub mod log;
 pub mod meet;
 pub mod memory;
@@ -21,6 +24,7 @@ pub mod memory;
 pub mod mpi;
 mod outcome;
 pub mod process;
+pub mod ranks;
 pub mod role;
 pub mod scheduler;
 pub mod signals;
@@ -33,7 +37,9 @@ use std::time::Duration;
 use crate::registry::RegistryError;
 use crate::topology::TopologyError;
 
+pub use entry::{main_async, main_blocking};
 pub use exit::Exit;
+pub use local::{LocalCluster, LocalOptions, WorkerKind};
 pub use outcome::Outcome;
 
 /// How long `MPI_Finalize` may take at the end of a run.

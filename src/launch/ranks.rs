@@ -80,7 +80,7 @@ pub fn lead(launch: &Launch, env: &Environment, setup: &Setup, driver: DriverSpe
     let bytes = serde_json::to_vec(&connection).map_err(LaunchError::nonsense)?;
     let agreement = agree(met.meeting(), Some(bytes))?;
     let over = met.adjourn();
-    bind(&agreement.binding);
+    bind(&agreement.binding, Voice::of(&agreement));
 
     let file = scheduler.publish(setup.connection_file.as_deref())?;
     let ended = sender.clone();
@@ -111,7 +111,7 @@ pub fn follow(launch: &Launch, env: &Environment, setup: &Setup) -> Result<i32, 
     let mut met = Met::enter(launch, env)?;
     let agreement = agree(met.meeting(), None)?;
     let over = met.adjourn();
-    bind(&agreement.binding);
+    bind(&agreement.binding, Voice::of(&agreement));
     let connection: ConnectionFile =
         serde_json::from_slice(&agreement.connection).map_err(LaunchError::nonsense)?;
     let plan = WorkerPlan {
@@ -215,7 +215,7 @@ pub(super) fn plan(driver: DriverSpec, connection: &ConnectionFile, file: &std::
     }
 }
 
-/// Signals become notices; before the cluster runs nobody reads those, so that a second one always ends at once.
+/// Signals become notices.
 pub(super) fn listen_as_leader(
     sender: &std::sync::mpsc::Sender<Notice>,
     driver: &DriverSpec,
@@ -243,11 +243,29 @@ pub(super) fn one_thread_per_task() {
     }
 }
 
+/// How loud a rank is about what is wrong with the bindings of its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Voice {
+    /// It speaks for its host.
+    Loud,
+    /// Another rank does.
+    Quiet,
+}
+
+impl Voice {
+    fn of(agreement: &Agreement) -> Self {
+        if agreement.machine.is_some() { Self::Loud } else { Self::Quiet }
+    }
+}
+
 /// Binds this process, and says what is not as it should be.
-pub(super) fn bind(binding: &Binding) {
+pub(super) fn bind(binding: &Binding, voice: Voice) {
     let refused = binding.apply_to_process();
     for warning in binding.warnings.iter().chain(&refused) {
-        tracing::debug!("{}", warning.text);
+        match voice {
+            Voice::Loud => tracing::warn!("{}", warning.text),
+            Voice::Quiet => tracing::debug!("{}", warning.text),
+        }
     }
 }
 

@@ -4,10 +4,16 @@
 //! in `epoll` until a signal comes.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{Exit, exit, leftovers};
+
+/// Whether the main thread acts on signals; until then one ends the process.
+static HEEDED: AtomicBool = AtomicBool::new(false);
 
 /// A signal that dcluster acts on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +31,13 @@ pub enum Scope {
     Ending,
     /// Those, and SIGUSR1 and SIGUSR2 for a driver in a process of its own.
     EndingAndForwarded,
+}
+
+/// From here on the main thread acts on signals.
+///
+/// Before, it may be inside MPI or wait for other ranks, and an ending signal ends the process at once.
+pub fn heed() {
+    HEEDED.store(true, Ordering::Release);
 }
 
 /// Calls `on_signal` for each signal, from when this returns until the process ends.
@@ -80,6 +93,12 @@ impl Signals {
                     _ = self.terminate.recv() => Heard::End(libc::SIGTERM),
                 },
             };
+            if let Heard::End(number) = heard
+                && !HEEDED.load(Ordering::Acquire)
+            {
+                leftovers::remove_all();
+                exit::at_once(Exit::Signal(number).code());
+            }
             on_signal(heard);
         }
     }
