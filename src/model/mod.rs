@@ -4,6 +4,7 @@
 
 pub mod buffer;
 mod element;
+pub mod error;
 pub mod ids;
 pub mod pack;
 pub mod packed;
@@ -12,6 +13,7 @@ pub mod time;
 pub mod unpack;
 pub mod value;
 
+pub use error::{ErrorKind, Failure, TaskError};
 pub use ids::{ClientId, FunctionId, FutureId, Key, TaskId, WorkerId};
 pub use packed::Packed;
 pub use resident::Resident;

@@ -10,7 +10,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::Thread;
-use std::time::Duration;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -260,9 +259,9 @@ impl Engine {
         state.floor.signalled = false;
     }
 
-    /// Adds to what is reported.
+    /// Adds to what is reported. For the IO loop itself: nobody is woken.
     pub fn report(&self, write: impl FnOnce(&mut WorkerOutbox)) {
-        self.book(|_, floor| write(&mut floor.outbox));
+        write(&mut self.lock().floor.outbox);
     }
 
     /// What the worker has at this moment.

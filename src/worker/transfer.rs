@@ -163,7 +163,9 @@ async fn attend(engine: Arc<Engine>, value_bytes_max: u64, connection: Connectio
     if let Err(error) = attendant.run().await {
         match error {
             // It went without a word, as a killed process does.
-            PeerError::Read(ReadError::Lost { .. }) | PeerError::Write(_) => debug!(%remote, %error, "peer lost"),
+            PeerError::Read(ReadError::Lost { .. }) | PeerError::Write(_) => {
+                debug!(%remote, %error, "peer lost")
+            }
             _ => warn!(%remote, %error, "dropped a peer"),
         }
     }
