@@ -14,6 +14,7 @@ pub mod security;
 pub mod topology;
 pub mod transport;
 pub mod wire;
+pub mod worker;
 
 pub use client::argument::nested;
 pub use dcluster_macros::{main, task};

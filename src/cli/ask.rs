@@ -44,12 +44,16 @@ pub(super) fn explain(global: &Global, key: &str) -> i32 {
 }
 
 pub(super) fn stop(global: &Global, code: i32) -> i32 {
-    concluded(global, |client| async move { client.shutdown(code).await }, |()| {
-        match global.json {
-            true => print(format!("{}\n", serde_json::json!({"stopped": true, "code": code})).as_bytes()),
-            false => print(b"the cluster ends\n"),
-        };
-    })
+    concluded(
+        global,
+        |client| async move { client.shutdown(code).await },
+        |()| {
+            match global.json {
+                true => print(format!("{}\n", serde_json::json!({"stopped": true, "code": code})).as_bytes()),
+                false => print(b"the cluster ends\n"),
+            };
+        },
+    )
 }
 
 fn answered(global: &Global, query: Query, text: fn(&Value) -> String) -> i32 {

@@ -62,7 +62,9 @@ pub(super) fn run(env: &Environment, global: &Global, words: &[OsString]) -> i32
     let Some((program, marker)) = driver(words) else { return Exit::NotFound.code() };
     let Some(launch) = role::detect(env) else {
         start_log("", LEVEL, global);
-        tracing::info!("no launcher started this, so the cluster is on this machine only, as with `dcluster local`");
+        tracing::info!(
+            "no launcher started this, so the cluster is on this machine only, as with `dcluster local`"
+        );
         return local_with(env, global, &LocalOptions::default(), Some((program, marker)));
     };
     let mut env = env.clone();
@@ -219,11 +221,7 @@ fn driver(words: &[OsString]) -> Option<(Program, Option<Marker>)> {
 }
 
 fn setup(global: &Global, announcement: Announcement) -> Setup {
-    Setup {
-        connection_file: global.connection_file.clone(),
-        libraries: global.tasks.clone(),
-        announcement,
-    }
+    Setup { connection_file: global.connection_file.clone(), libraries: global.tasks.clone(), announcement }
 }
 
 fn announcement(global: &Global) -> Announcement {

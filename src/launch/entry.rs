@@ -127,7 +127,9 @@ fn play(part: Part, env: &Environment, body: Body) -> Result<i32, LaunchError> {
 
 /// This process's variables; those that are not text matter to nobody here.
 pub fn environment() -> Environment {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 fn part_of(env: &Environment) -> Result<Part, String> {
@@ -179,12 +181,7 @@ fn without_argument(file: &OsString, arguments: &[OsString]) -> ExitCode {
 ///
 /// # Errors
 /// [`LaunchError`] if it cannot start; what follows is its exit code.
-pub fn join(
-    file: &Path,
-    env: &Environment,
-    setup: &Setup,
-    threads: Option<u32>,
-) -> Result<i32, LaunchError> {
+pub fn join(file: &Path, env: &Environment, setup: &Setup, threads: Option<u32>) -> Result<i32, LaunchError> {
     ranks::one_thread_per_task();
     let (sender, receiver) = follow::notices();
     let heard = sender.clone();
@@ -229,7 +226,8 @@ fn setup(env: &Environment) -> Setup {
 
 /// One worker in this process, or as many processes of this program as `DCLUSTER_WORKERS` says.
 fn local_options(env: &Environment) -> LocalOptions {
-    let number = |name: &str| env.get(name).and_then(|text| text.parse::<u32>().ok()).filter(|number| *number > 0);
+    let number =
+        |name: &str| env.get(name).and_then(|text| text.parse::<u32>().ok()).filter(|number| *number > 0);
     let workers = number(WORKERS).unwrap_or(1);
     let kind = match std::env::current_exe() {
         Ok(program) if workers > 1 => WorkerKind::Processes(program),
@@ -259,7 +257,8 @@ mod tests {
     use super::*;
 
     fn part(text: &str) -> Result<Part, String> {
-        let pair = |word: &str| word.split_once('=').map(|(name, value)| (name.into(), value.into())).unwrap();
+        let pair =
+            |word: &str| word.split_once('=').map(|(name, value)| (name.into(), value.into())).unwrap();
         part_of(&text.split_whitespace().map(pair).collect())
     }
 

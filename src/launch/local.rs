@@ -178,7 +178,8 @@ pub fn lead_alone(setup: &Setup) -> Result<i32, LaunchError> {
     let scheduler = scheduler.start(move |notice| drop(ended.send(notice)))?;
     ranks::announce(setup.announcement, &connection, file.path(), 0);
     let close_door = Box::new(move || drop(file));
-    let (code, manner) = Lead { scheduler, notices: (sender, receiver), cpus, close_door }.run(DriverPlan::Nobody);
+    let (code, manner) =
+        Lead { scheduler, notices: (sender, receiver), cpus, close_door }.run(DriverPlan::Nobody);
     leftovers::remove_all();
     if manner == Manner::AtOnce {
         exit::at_once(code);

@@ -46,7 +46,9 @@ fn limits_of_line(line: &str) -> Option<Vec<u64>> {
     let mut limits = Vec::new();
     loop {
         // "max" is no number, and no limit.
-        limits.extend(fs::read_to_string(folder.join(file)).ok().and_then(|text| text.trim().parse::<u64>().ok()));
+        limits.extend(
+            fs::read_to_string(folder.join(file)).ok().and_then(|text| text.trim().parse::<u64>().ok()),
+        );
         if folder == Path::new(root) || !folder.pop() {
             return Some(limits);
         }

@@ -70,7 +70,12 @@ pub enum DriverSpec {
 ///
 /// # Errors
 /// [`LaunchError`] if the cluster does not come up.
-pub fn lead(launch: &Launch, env: &Environment, setup: &Setup, driver: DriverSpec) -> Result<i32, LaunchError> {
+pub fn lead(
+    launch: &Launch,
+    env: &Environment,
+    setup: &Setup,
+    driver: DriverSpec,
+) -> Result<i32, LaunchError> {
     let (sender, receiver) = channel();
     listen_as_leader(&sender, &driver)?;
     let scheduler = BoundScheduler::bind(&Reach::network(), &launch.run)?;
@@ -158,9 +163,10 @@ impl Crew {
         let memory_bytes_max = memory::of_host(env);
         let binding = agreement.binding.clone();
         if let DriverSpec::Program { program, works: true } = driver {
-            let worker = WorkerProcess::start(&program.path, connection_file, &binding, memory_bytes_max, |code| {
-                tracing::debug!(code, "the worker process ended");
-            })?;
+            let worker =
+                WorkerProcess::start(&program.path, connection_file, &binding, memory_bytes_max, |code| {
+                    tracing::debug!(code, "the worker process ended");
+                })?;
             return Ok(Self { processes: vec![worker], worker: None });
         }
         let plan = WorkerPlan {

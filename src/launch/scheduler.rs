@@ -71,7 +71,10 @@ impl BoundScheduler {
     ///
     /// # Errors
     /// If the thread cannot be started.
-    pub fn start(self, notify: impl FnOnce(Notice) + Send + 'static) -> Result<RunningScheduler, LaunchError> {
+    pub fn start(
+        self,
+        notify: impl FnOnce(Notice) + Send + 'static,
+    ) -> Result<RunningScheduler, LaunchError> {
         let config = SchedulerConfig::default();
         let stop = config.stop.clone();
         let run = move || {
