@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::stream::{Stream, StreamExt};
 
 use super::error::{Error, Result};
-use super::future::Future;
+use super::future::{Async, Future};
 use super::group::Until;
 use super::session::{Session, Wait};
 use crate::model::Data;
@@ -18,20 +18,20 @@ use crate::model::Data;
 ///
 /// Failed, cancelled and lost ones are yielded too. More can be added at any time; one that is added twice is
 /// yielded twice.
-pub struct AsCompleted<T> {
+pub struct AsCompleted<T, M = Async> {
     wait: Wait,
-    futures: Vec<Option<Future<T>>>,
+    futures: Vec<Option<Future<T, M>>>,
     left: usize,
 }
 
 /// [`AsCompleted`] with a deadline: a stream of results, whose last is the time-out if it came to that.
-pub struct Timed<T> {
-    inner: AsCompleted<T>,
+pub struct Timed<T, M = Async> {
+    inner: AsCompleted<T, M>,
     is_over: bool,
 }
 
-impl<T> AsCompleted<T> {
-    pub(super) fn new(session: &Arc<Session>, futures: impl IntoIterator<Item = Future<T>>) -> Self {
+impl<T, M> AsCompleted<T, M> {
+    pub(super) fn new(session: &Arc<Session>, futures: impl IntoIterator<Item = Future<T, M>>) -> Self {
         let wait = session.wait(std::iter::empty(), Until::Each, None);
         let mut completed = Self { wait, futures: Vec::new(), left: 0 };
         completed.update(futures);
@@ -39,7 +39,7 @@ impl<T> AsCompleted<T> {
     }
 
     /// Adds a future.
-    pub fn add(&mut self, future: Future<T>) {
+    pub fn add(&mut self, future: Future<T, M>) {
         self.update([future]);
     }
 
@@ -47,7 +47,7 @@ impl<T> AsCompleted<T> {
     ///
     /// # Panics
     /// If one is of another client.
-    pub fn update(&mut self, futures: impl IntoIterator<Item = Future<T>>) {
+    pub fn update(&mut self, futures: impl IntoIterator<Item = Future<T, M>>) {
         let from = self.futures.len();
         self.futures.extend(futures.into_iter().map(Some));
         let added = || self.futures[from..].iter().flatten();
@@ -83,6 +83,39 @@ impl<T> AsCompleted<T> {
         *self = Self::new(&session, std::iter::empty());
     }
 
+    /// Ends with a time-out `after` from this moment unless all are done by then.
+    #[must_use]
+    pub fn timeout(mut self, after: Duration) -> Timed<T, M> {
+        self.wait.set_deadline(after);
+        Timed { inner: self, is_over: false }
+    }
+
+    pub(super) fn take_ready(&mut self) -> Vec<Future<T, M>> {
+        let ready: VecDeque<u32> = self.wait.group(|group| std::mem::take(&mut group.ready));
+        self.left -= ready.len();
+        ready.into_iter().filter_map(|index| self.futures[index as usize].take()).collect()
+    }
+
+    pub(super) fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Future<T, M>>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        if let Err(error) = ready!(self.wait.poll_met(cx)) {
+            return Poll::Ready(Some(Err(match error {
+                Error::Timeout { after, .. } => {
+                    Error::Timeout { left: self.left, total: self.futures.len(), after }
+                }
+                other => other,
+            })));
+        }
+        let index = self.wait.group(|group| group.ready.pop_front());
+        self.left -= 1;
+        let future = index.and_then(|index| self.futures[index as usize].take());
+        Poll::Ready(future.map(Ok))
+    }
+}
+
+impl<T> AsCompleted<T> {
     /// The next future that is done; None when all were yielded.
     pub async fn next(&mut self) -> Option<Future<T>> {
         StreamExt::next(self).await
@@ -125,37 +158,6 @@ impl<T> AsCompleted<T> {
         let result = future.result().await;
         Some((future, result))
     }
-
-    /// Ends with a time-out `after` from this moment unless all are done by then.
-    #[must_use]
-    pub fn timeout(mut self, after: Duration) -> Timed<T> {
-        self.wait.set_deadline(after);
-        Timed { inner: self, is_over: false }
-    }
-
-    fn take_ready(&mut self) -> Vec<Future<T>> {
-        let ready: VecDeque<u32> = self.wait.group(|group| std::mem::take(&mut group.ready));
-        self.left -= ready.len();
-        ready.into_iter().filter_map(|index| self.futures[index as usize].take()).collect()
-    }
-
-    fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Future<T>>>> {
-        if self.left == 0 {
-            return Poll::Ready(None);
-        }
-        if let Err(error) = ready!(self.wait.poll_met(cx)) {
-            return Poll::Ready(Some(Err(match error {
-                Error::Timeout { after, .. } => {
-                    Error::Timeout { left: self.left, total: self.futures.len(), after }
-                }
-                other => other,
-            })));
-        }
-        let index = self.wait.group(|group| group.ready.pop_front());
-        self.left -= 1;
-        let future = index.and_then(|index| self.futures[index as usize].take());
-        Poll::Ready(future.map(Ok))
-    }
 }
 
 impl<T> Stream for AsCompleted<T> {
@@ -171,6 +173,22 @@ impl<T> Stream for AsCompleted<T> {
     }
 }
 
+impl<T, M> Timed<T, M> {
+    /// The futures that were not yielded; more can be added.
+    pub fn futures(&mut self) -> &mut AsCompleted<T, M> {
+        &mut self.inner
+    }
+
+    pub(super) fn poll_timed(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Future<T, M>>>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let next = ready!(self.inner.poll_done(cx));
+        self.is_over = !matches!(next, Some(Ok(_)));
+        Poll::Ready(next)
+    }
+}
+
 impl<T> Timed<T> {
     /// The next future that is done; None after all, or after the time-out.
     ///
@@ -179,23 +197,12 @@ impl<T> Timed<T> {
     pub async fn next(&mut self) -> Option<Result<Future<T>>> {
         StreamExt::next(self).await
     }
-
-    /// The futures that were not yielded; more can be added.
-    pub fn futures(&mut self) -> &mut AsCompleted<T> {
-        &mut self.inner
-    }
 }
 
 impl<T> Stream for Timed<T> {
     type Item = Result<Future<T>>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Future<T>>>> {
-        let this = self.get_mut();
-        if this.is_over {
-            return Poll::Ready(None);
-        }
-        let next = ready!(this.inner.poll_done(cx));
-        this.is_over = !matches!(next, Some(Ok(_)));
-        Poll::Ready(next)
+        self.get_mut().poll_timed(cx)
     }
 }

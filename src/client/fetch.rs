@@ -6,15 +6,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
-
 use super::error::{Error, Result};
 use super::future::Reference;
 use super::session::{Session, Urgency};
 use super::state::State;
 use super::table::{SlotState, Stored};
 use crate::model::unpack::unpack;
-use crate::model::{Data, FutureId, Packed, WorkerId};
+use crate::model::{Data, Packed, TaskId, WorkerId};
 
 /// How often a result is looked for in new places.
 const ATTEMPTS_MAX: u32 = 8;
@@ -36,11 +34,12 @@ pub(super) async fn packed(reference: &Arc<Reference>) -> Result<Packed> {
             Ok(packed) => return Ok(packed),
             Err(failed) => {
                 session.check()?;
-                tracing::debug!(key = reference.key(), worker = %failed.worker, reason = failed.reason, "no value");
-                let mut state = session.lock();
-                state.unreachable(reference.id(), failed.worker);
-                session.appended(state, Urgency::Now);
+                tracing::debug!(key = reference.key(), reason = failed.reason, "not handed out");
                 reason = failed.reason;
+                let Some(worker) = failed.worker else { break };
+                let mut state = session.lock();
+                state.unreachable(reference.id(), worker);
+                session.appended(state, Urgency::Now);
             }
         }
     }
@@ -72,7 +71,8 @@ enum Here {
 }
 
 struct Failed {
-    worker: WorkerId,
+    /// Whom to report; none if the scheduler named nobody.
+    worker: Option<WorkerId>,
     reason: String,
 }
 
@@ -96,4 +96,36 @@ fn flat(reference: &Reference, bytes: &[u8]) -> Result<Packed> {
         wanted: "packed value",
         reason: error.to_string(),
     })
+}
+
+/// Fetches a value from the first of its holders that hands it out.
+async fn fetch(session: &Arc<Session>, stored: &Stored) -> Result<Packed, Failed> {
+    let mut failed = Failed { worker: None, reason: "no worker is known to have it".to_owned() };
+    for worker in stored.holders.iter().copied() {
+        let Some(address) = session.peer(worker) else {
+            failed = Failed { worker: Some(worker), reason: format!("the address of {worker} is not known") };
+            continue;
+        };
+        let (pool, task) = (session.pool.clone(), stored.task);
+        tracing::trace!(%worker, %task, nbytes = stored.nbytes, "fetching");
+        match session.run(async move { pool.fetch(&address, task).await }).await {
+            Some(Ok(packed)) => return Ok(packed),
+            Some(Err(error)) => failed = Failed { worker: Some(worker), reason: error.to_string() },
+            None => return Err(Failed { worker: None, reason: "the client has ended".to_owned() }),
+        }
+    }
+    Err(failed)
+}
+
+/// Puts a value on a worker under the name of `task`.
+pub(super) async fn put(session: &Arc<Session>, worker: WorkerId, task: TaskId, packed: Packed) -> Result<()> {
+    let failed = |reason| Error::Scatter { worker: worker.to_string(), reason };
+    let Some(address) = session.peer(worker) else {
+        return Err(failed("its address is not known".to_owned()));
+    };
+    let pool = session.pool.clone();
+    match session.run(async move { pool.put(&address, task, &packed).await }).await {
+        Some(put) => put.map_err(|error| failed(error.to_string())),
+        None => Err(session.end()),
+    }
 }

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::call::Input;
 use super::error::{Error, Failure, Result};
 use super::fetch;
 use super::group::Until;
@@ -26,10 +27,21 @@ const STATUS: Duration = Duration::from_secs(1);
 /// It may be given to tasks in place of the value. `future.await`, or [`result`](Self::result), waits for the
 /// value and brings it here. A clone is another handle of the same reference; when the last handle is dropped,
 /// the cluster may forget the result.
-pub struct Future<T> {
+///
+/// `M` says whether waiting is [`Async`] or [`Blocking`]; [`blocking::Future`](super::blocking::Future) is the
+/// latter.
+pub struct Future<T, M = Async> {
     reference: Arc<Reference>,
-    result: PhantomData<fn() -> T>,
+    result: PhantomData<fn() -> (T, M)>,
 }
+
+/// Marks what waits by `.await`.
+#[derive(Debug, Clone, Copy)]
+pub enum Async {}
+
+/// Marks what waits on the calling thread.
+#[derive(Debug, Clone, Copy)]
+pub enum Blocking {}
 
 /// How a future is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,7 +76,7 @@ pub(crate) enum Name {
     Given(Arc<str>),
 }
 
-impl<T> Future<T> {
+impl<T, M> Future<T, M> {
     pub(crate) fn new(link: Arc<Link>, id: FutureId, key: Key, name: Name) -> Self {
         Self {
             reference: Arc::new(Reference { link, id, key, name, value: OnceLock::new() }),
@@ -96,22 +108,6 @@ impl<T> Future<T> {
         self.status() == Status::Cancelled
     }
 
-    /// Waits until it is done, and returns why it failed; None if it did not.
-    pub async fn exception(&self) -> Option<Error> {
-        self.reference.settled(None).await.err()
-    }
-
-    /// Waits until it is done, and returns the stack of its failure; None if it did not fail.
-    ///
-    /// A failure that has no stack, such as an error that a task returned, gives the chain of its causes and
-    /// where it happened.
-    pub async fn traceback(&self) -> Option<String> {
-        match self.exception().await? {
-            Error::Task(error) => Some(format!("{error:#}")),
-            other => Some(other.to_string()),
-        }
-    }
-
     /// Cancels it: at once here, and on the cluster if nobody else wants the result.
     pub fn cancel(&self) {
         let cancel = Cancel {
@@ -140,12 +136,23 @@ impl<T> Future<T> {
     pub fn add_done_callback(&self, callback: impl FnOnce(Self) + Send + 'static)
     where
         T: 'static,
+        M: 'static,
     {
         let future = self.clone();
         let session = self.session();
         let mut state = session.lock();
         state.call_back(self.reference.id, Box::new(move || callback(future)));
         session.appended(state, Urgency::Soon);
+    }
+
+    /// What a call holds if this future is one of its arguments.
+    pub fn input(&self) -> Input {
+        Input { future: self.reference.id, key: self.reference.key, hold: self.reference.clone() }
+    }
+
+    /// The same future, waited for in the other way.
+    pub(super) fn waited<N>(self) -> Future<T, N> {
+        Future { reference: self.reference, result: PhantomData }
     }
 
     pub(crate) fn reference(&self) -> &Arc<Reference> {
@@ -158,6 +165,24 @@ impl<T> Future<T> {
 
     pub(super) fn id(&self) -> FutureId {
         self.reference.id
+    }
+}
+
+impl<T> Future<T> {
+    /// Waits until it is done, and returns why it failed; None if it did not.
+    pub async fn exception(&self) -> Option<Error> {
+        self.reference.settled(None).await.err()
+    }
+
+    /// Waits until it is done, and returns the stack of its failure; None if it did not fail.
+    ///
+    /// A failure that has no stack, such as an error that a task returned, gives the chain of its causes and
+    /// where it happened.
+    pub async fn traceback(&self) -> Option<String> {
+        match self.exception().await? {
+            Error::Task(error) => Some(format!("{error:#}")),
+            other => Some(other.to_string()),
+        }
     }
 }
 
@@ -195,7 +220,7 @@ impl<T: Data> Future<T> {
     }
 
     /// The result of a future that is done.
-    pub(super) async fn take(&self) -> Result<T> {
+    async fn take(&self) -> Result<T> {
         let packed = fetch::packed(&self.reference).await?;
         fetch::unpacked(&self.reference, &packed)
     }
@@ -284,13 +309,13 @@ impl Drop for Reference {
     }
 }
 
-impl<T> Clone for Future<T> {
+impl<T, M> Clone for Future<T, M> {
     fn clone(&self) -> Self {
         Self { reference: self.reference.clone(), result: PhantomData }
     }
 }
 
-impl<T> fmt::Debug for Future<T> {
+impl<T, M> fmt::Debug for Future<T, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match &self.reference.name {
             Name::Function(function) => {

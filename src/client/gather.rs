@@ -122,7 +122,7 @@ async fn bring(session: &Session, references: Vec<Arc<Reference>>) -> Vec<(Arc<R
     references.into_iter().zip(results).collect()
 }
 
-impl<T: Data> Gather for Future<T> {
+impl<T: Data, M> Gather for Future<T, M> {
     type Output = T;
 
     fn futures(&self, visit: &mut dyn FnMut(&Arc<Reference>)) {

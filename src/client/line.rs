@@ -15,6 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use super::error::Error;
 use super::session::Session;
 use super::state::Io;
+use crate::transport::data::DataPool;
 use crate::transport::tcp::{Connection, ReadHalf, WriteHalf};
 
 /// How long the thread watches the outbox after it was busy, for messages that nobody wakes it for.
@@ -72,6 +73,18 @@ impl Line {
     }
 }
 
+impl Line {
+    /// Tells the scheduler that nothing follows.
+    pub(super) async fn close(&self) -> io::Result<()> {
+        poll_fn(|cx| {
+            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            // Closing goes on where an earlier attempt stopped.
+            pin!(writer.half.close()).poll(cx)
+        })
+        .await
+    }
+}
+
 /// Starts the thread of a client: it connects with `connect`, and hands the session to the receiver.
 pub(super) fn start<C>(
     address: Arc<str>,
@@ -79,7 +92,7 @@ pub(super) fn start<C>(
     connect: C,
 ) -> Result<oneshot::Receiver<Result<Arc<Session>, Error>>, Error>
 where
-    C: AsyncFnOnce() -> Result<Connection, Error> + Send + 'static,
+    C: AsyncFnOnce() -> Result<(Connection, DataPool), Error> + Send + 'static,
 {
     let (sender, receiver) = oneshot::channel();
     std::thread::Builder::new().name("dcluster-client".to_owned()).spawn(move || {
@@ -89,13 +102,13 @@ where
             Err(error) => return drop(sender.send(Err(error.into()))),
         };
         runtime.block_on(async {
-            let connection = match connect().await {
-                Ok(connection) => connection,
+            let (connection, pool) = match connect().await {
+                Ok(connected) => connected,
                 Err(error) => return drop(sender.send(Err(error))),
             };
             let (reader, half) = connection.split();
             let line = Line { writer: Mutex::new(Writer { half, frames: Vec::new() }), wake: Notify::new() };
-            let session = Arc::new(Session::new(line, address, nonce));
+            let session = Arc::new(Session::new(line, pool, address, nonce));
             if sender.send(Ok(session.clone())).is_err() {
                 session.close();
             }
@@ -146,7 +159,7 @@ async fn serve(session: &Arc<Session>, reader: &mut ReadHalf) -> Stop {
             },
             () = session.woken() => {}
             _ = poll_fn(|cx| session.poll_write(cx)), if blocked => {}
-            () = sleep_until(deadline) => session.expired(),
+            () = sleep_until(deadline) => session.expire(),
         }
     }
 }
@@ -197,7 +210,7 @@ async fn sleep_until(deadline: Option<Instant>) {
 async fn close(session: &Session, reader: &mut ReadHalf) {
     let closing = async {
         poll_fn(|cx| session.poll_write(cx)).await?;
-        session.poll_close().await?;
+        session.close_line().await?;
         while reader.fill().await.unwrap_or(false) {
             while let Ok(Some(_)) = reader.next_frame() {}
         }

@@ -4,8 +4,9 @@
 //! Inside, a [`session`] is a [`state`] under a lock and a [`line`] to the scheduler; everything else is a
 //! way to wait for futures ([`wait`], [`completed`], [`gather`]) or to move values ([`fetch`], [`scatter`]).
 
+pub mod argument;
 pub mod blocking;
-mod call;
+pub mod call;
 mod completed;
 mod connect;
 mod error;
@@ -32,10 +33,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use call::{Call, Input, IntoArgument};
+pub use argument::IntoArgument;
+pub use call::Call;
 pub use completed::{AsCompleted, Timed};
 pub use error::{Error, Result};
-pub use future::{Future, Status};
+pub use future::{Async, Blocking, Future, Status};
 pub use gather::{Gather, OnError};
 pub use map::Inputs;
 pub use scatter::{Hash, ScatterOptions};
@@ -275,6 +277,10 @@ impl Client {
             *counts.entry(future.reference().group().to_owned()).or_default() += 1;
         }
         progress::progress(self.as_completed(futures), counts).await;
+    }
+
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
     }
 
     /// Closes the connection and gives every reference back; later calls fail.

@@ -39,11 +39,11 @@ pub enum Hash {
 }
 
 /// Scatters `values`, and returns a future of each.
-pub(super) async fn scatter<T: Data>(
+pub(super) async fn scatter<T: Data, M>(
     link: &Arc<Link>,
     values: Vec<T>,
     options: &ScatterOptions,
-) -> Result<Vec<Future<T>>> {
+) -> Result<Vec<Future<T, M>>> {
     let session = &link.session;
     session.check()?;
     if values.is_empty() {
@@ -64,7 +64,7 @@ pub(super) async fn scatter<T: Data>(
         .collect();
     let name = Name::Function(short_type_name::<T>());
     let new_future = |value: &ScatterValue| Future::new(link.clone(), value.future, value.key, name.clone());
-    let futures: Vec<Future<T>> = announced.iter().map(new_future).collect();
+    let futures: Vec<Future<T, M>> = announced.iter().map(new_future).collect();
     let answer = state.expect_placement(announced[0].future);
     state.outbox.scatter(&Scatter { values: announced, workers: options.workers.clone() });
     session.appended(state, Urgency::Now);
@@ -77,10 +77,10 @@ pub(super) async fn scatter<T: Data>(
 }
 
 /// Sends each value to its place.
-async fn send<T>(
+async fn send<T, M>(
     link: &Arc<Link>,
     placed: Vec<Placed>,
-    futures: &[Future<T>],
+    futures: &[Future<T, M>],
     packed: Vec<Packed>,
 ) -> Result<()> {
     let mut values: HashMap<FutureId, Packed> = futures.iter().map(Future::id).zip(packed).collect();

@@ -7,16 +7,18 @@
 use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::task::{Context, Poll, Waker};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::error::{Error, Failure, Result};
 use super::group::{Group, Until};
 use super::line::Line;
 use super::state::{Effects, Io, State};
 use crate::model::{FutureId, WorkerId};
-use crate::wire::client::{Query, ToClientMessage};
+use crate::transport::data::DataPool;
+use crate::wire::client::{Cancel, Query, ToClientMessage};
 use crate::wire::{WireError, frame::Frame};
 
 /// How soon what was appended has to leave.
@@ -34,6 +36,9 @@ pub(super) enum Urgency {
 pub(crate) struct Session {
     state: Mutex<State>,
     line: Line,
+    thread: ThreadId,
+    /// Connections to the workers' data ports; used on the connection's thread.
+    pub(super) pool: DataPool,
     /// The scheduler's `host:port`.
     pub(super) address: Arc<str>,
     /// Makes keys of this client that no other makes.
@@ -58,11 +63,13 @@ impl Drop for Link {
 }
 
 impl Session {
-    /// A client on a line that is up.
-    pub(super) fn new(line: Line, address: Arc<str>, nonce: u64) -> Self {
+    /// A client on a line that is up; made on the connection's thread.
+    pub(super) fn new(line: Line, pool: DataPool, address: Arc<str>, nonce: u64) -> Self {
         Self {
             state: Mutex::new(State::new()),
             line,
+            thread: std::thread::current().id(),
+            pool,
             address,
             nonce,
             callbacks: OnceLock::new(),
@@ -117,6 +124,51 @@ impl Session {
         })
     }
 
+    /// Closes the writing end after what was written.
+    pub(super) async fn close_line(&self) -> std::io::Result<()> {
+        self.line.close().await
+    }
+
+    /// Whether the caller is the connection's thread, which must not wait for itself.
+    pub(super) fn is_own_thread(&self) -> bool {
+        std::thread::current().id() == self.thread
+    }
+
+    /// Runs `work` on the connection's thread, where the pool lives; None if the client ends first.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.lock();
+        if state.end.is_some() {
+            return None;
+        }
+        state.jobs.push(Box::pin(async move { drop(sender.send(work.await)) }));
+        self.appended(state, Urgency::Now);
+        receiver.await.ok()
+    }
+
+    /// Expires the waits whose deadline has passed.
+    pub(super) fn expire(&self) {
+        let mut state = self.lock();
+        state.expire(Instant::now());
+        let effects = state.effects();
+        drop(state);
+        self.perform(effects);
+    }
+
+    /// Cancels futures: here at once, there as the message says.
+    pub(super) fn cancel(&self, cancel: &Cancel) {
+        let mut state = self.lock();
+        if state.end.is_none() {
+            state.outbox.cancel(cancel);
+        }
+        let reason = cancel.reason.as_str().into();
+        cancel.futures.iter().for_each(|id| state.cancelled(*id, &reason));
+        self.appended(state, Urgency::Now);
+    }
+
     /// Wakes the connection's thread whatever it does.
     pub(super) fn rouse(&self) {
         self.lock().io = Io::Awake;
@@ -124,7 +176,7 @@ impl Session {
     }
 
     /// Wakes waiters and passes callbacks on; the state is not locked.
-    pub(super) fn perform(self: &Self, mut effects: Effects) {
+    pub(super) fn perform(&self, mut effects: Effects) {
         effects.wake();
         for callback in effects.callbacks {
             let queue = self.callbacks.get_or_init(spawn_callbacks);
@@ -282,10 +334,10 @@ impl Wait {
         look(self.session.lock().groups.group(self.group))
     }
 
-    /// Adds a future to the group.
-    pub(super) fn join(&self, id: FutureId) {
+    /// Adds futures to the group.
+    pub(super) fn join_all(&self, ids: impl Iterator<Item = FutureId>) {
         let mut state = self.session.lock();
-        state.join_group(self.group, id);
+        ids.for_each(|id| state.join_group(self.group, id));
         self.session.appended(state, Urgency::Soon);
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{Error, Result};
-use super::future::Future;
+use super::future::{Async, Future};
 use super::group::Until;
 use super::session::Session;
 
@@ -22,20 +22,20 @@ pub enum ReturnWhen {
 
 /// The futures of a wait, as it found them.
 #[derive(Debug)]
-pub struct Done<T> {
+pub struct Done<T, M = Async> {
     /// Finished, failed, cancelled or lost.
-    pub done: Vec<Future<T>>,
+    pub done: Vec<Future<T, M>>,
     /// The others.
-    pub not_done: Vec<Future<T>>,
+    pub not_done: Vec<Future<T, M>>,
 }
 
 /// Waits for `futures`.
-pub(super) async fn wait<T>(
+pub(super) async fn wait<T, M>(
     session: &Arc<Session>,
-    futures: Vec<Future<T>>,
+    futures: Vec<Future<T, M>>,
     return_when: ReturnWhen,
     timeout: Option<Duration>,
-) -> Result<Done<T>> {
+) -> Result<Done<T, M>> {
     check(session, &futures)?;
     let until = match return_when {
         ReturnWhen::AllCompleted => Until::All,
@@ -48,7 +48,7 @@ pub(super) async fn wait<T>(
 }
 
 /// Refuses futures of other clients.
-pub(super) fn check<T>(session: &Arc<Session>, futures: &[Future<T>]) -> Result<()> {
+pub(super) fn check<T, M>(session: &Arc<Session>, futures: &[Future<T, M>]) -> Result<()> {
     match futures.iter().find(|future| !Arc::ptr_eq(future.session(), session)) {
         Some(foreign) => Err(Error::Foreign { key: foreign.key() }),
         None => Ok(()),
