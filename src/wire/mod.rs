@@ -8,6 +8,8 @@ mod batch;
 pub mod client;
 pub mod columns;
 pub mod frame;
+pub mod handshake;
+pub mod peer;
 pub mod worker;
 
 use serde::{Deserialize, Serialize};
