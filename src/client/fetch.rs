@@ -37,13 +37,18 @@ pub(super) async fn packed(reference: &Arc<Reference>) -> Result<Packed> {
                 tracing::debug!(key = reference.key(), reason = failed.reason, "not handed out");
                 reason = failed.reason;
                 let Some(worker) = failed.worker else { break };
-                let mut state = session.lock();
-                state.unreachable(reference.id(), worker);
-                session.appended(state, Urgency::Now);
+                report(session, reference, worker);
             }
         }
     }
     Err(Error::Fetch { key: reference.key(), attempts: ATTEMPTS_MAX, reason })
+}
+
+/// Has the scheduler say again where a result is.
+fn report(session: &Session, reference: &Reference, worker: WorkerId) {
+    let mut state = session.lock();
+    state.unreachable(reference.id(), worker);
+    session.appended(state, Urgency::Now);
 }
 
 /// The packed result or the error of a future, if it is here; None if it has to be fetched.
@@ -81,13 +86,14 @@ fn here(session: &Session, reference: &Reference) -> Result<Here> {
     if let Some(inline) = inline(&mut state, reference) {
         return inline.map(Here::Packed);
     }
-    Ok(match state.table.slot(reference.id()).map(|slot| &slot.state) {
-        Some(SlotState::Stored(stored)) => match &state.end {
-            Some(end) => return Err(end.of(|| reference.key())),
-            None => Here::Far((**stored).clone()),
-        },
-        _ => Here::Pending,
-    })
+    let Some(SlotState::Stored(stored)) = state.table.slot(reference.id()).map(|slot| &slot.state) else {
+        return Ok(Here::Pending);
+    };
+    let stored = (**stored).clone();
+    match &state.end {
+        Some(end) => Err(end.of(|| reference.key())),
+        None => Ok(Here::Far(stored)),
+    }
 }
 
 fn flat(reference: &Reference, bytes: &[u8]) -> Result<Packed> {

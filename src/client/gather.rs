@@ -40,7 +40,7 @@ pub trait Gather {
 
     /// Names each future, in order.
     #[doc(hidden)]
-    fn futures(&self, visit: &mut dyn FnMut(&Arc<Reference>));
+    fn futures(&self, wanted: &mut Wanted);
 
     /// Builds the output from what was gathered, in the same order.
     ///
@@ -49,6 +49,10 @@ pub trait Gather {
     #[doc(hidden)]
     fn assemble(&self, gathered: &mut Gathered) -> Result<Self::Output>;
 }
+
+/// The futures of a container, in order.
+#[doc(hidden)]
+pub struct Wanted(Vec<Arc<Reference>>);
 
 /// Results on their way into a container.
 #[doc(hidden)]
@@ -79,8 +83,9 @@ pub(super) async fn gather<G: Gather>(
     container: &G,
     on_error: OnError,
 ) -> Result<G::Output> {
-    let mut references = Vec::new();
-    container.futures(&mut |reference| references.push(reference.clone()));
+    let mut wanted = Wanted(Vec::new());
+    container.futures(&mut wanted);
+    let references = wanted.0;
     if let Some(foreign) = references.iter().find(|reference| !Arc::ptr_eq(reference.session(), session)) {
         return Err(Error::Foreign { key: foreign.key() });
     }
@@ -125,8 +130,8 @@ async fn bring(session: &Session, references: Vec<Arc<Reference>>) -> Vec<(Arc<R
 impl<T: Data, M> Gather for Future<T, M> {
     type Output = T;
 
-    fn futures(&self, visit: &mut dyn FnMut(&Arc<Reference>)) {
-        visit(self.reference());
+    fn futures(&self, wanted: &mut Wanted) {
+        wanted.0.push(self.reference().clone());
     }
 
     fn assemble(&self, gathered: &mut Gathered) -> Result<T> {
@@ -137,8 +142,8 @@ impl<T: Data, M> Gather for Future<T, M> {
 impl<G: Gather + ?Sized> Gather for &G {
     type Output = G::Output;
 
-    fn futures(&self, visit: &mut dyn FnMut(&Arc<Reference>)) {
-        (**self).futures(visit);
+    fn futures(&self, wanted: &mut Wanted) {
+        (**self).futures(wanted);
     }
 
     fn assemble(&self, gathered: &mut Gathered) -> Result<Self::Output> {
@@ -149,8 +154,8 @@ impl<G: Gather + ?Sized> Gather for &G {
 impl<G: Gather> Gather for [G] {
     type Output = Vec<G::Output>;
 
-    fn futures(&self, visit: &mut dyn FnMut(&Arc<Reference>)) {
-        self.iter().for_each(|entry| entry.futures(visit));
+    fn futures(&self, wanted: &mut Wanted) {
+        self.iter().for_each(|entry| entry.futures(wanted));
     }
 
     fn assemble(&self, gathered: &mut Gathered) -> Result<Self::Output> {
@@ -166,8 +171,8 @@ impl<G: Gather> Gather for [G] {
 impl<G: Gather> Gather for Vec<G> {
     type Output = Vec<G::Output>;
 
-    fn futures(&self, visit: &mut dyn FnMut(&Arc<Reference>)) {
-        self.as_slice().futures(visit);
+    fn futures(&self, wanted: &mut Wanted) {
+        self.as_slice().futures(wanted);
     }
 
     fn assemble(&self, gathered: &mut Gathered) -> Result<Self::Output> {
@@ -178,8 +183,8 @@ impl<G: Gather> Gather for Vec<G> {
 impl<G: Gather, const N: usize> Gather for [G; N] {
     type Output = [G::Output; N];
 
-    fn futures(&self, visit: &mut dyn FnMut(&Arc<Reference>)) {
-        self.as_slice().futures(visit);
+    fn futures(&self, wanted: &mut Wanted) {
+        self.as_slice().futures(wanted);
     }
 
     /// An array has as many results as futures: an error is never left out.
@@ -192,8 +197,8 @@ impl<G: Gather, const N: usize> Gather for [G; N] {
 impl<G: Gather> Gather for Option<G> {
     type Output = Option<G::Output>;
 
-    fn futures(&self, visit: &mut dyn FnMut(&Arc<Reference>)) {
-        self.iter().for_each(|entry| entry.futures(visit));
+    fn futures(&self, wanted: &mut Wanted) {
+        self.iter().for_each(|entry| entry.futures(wanted));
     }
 
     fn assemble(&self, gathered: &mut Gathered) -> Result<Self::Output> {
@@ -206,8 +211,8 @@ impl<G: Gather> Gather for Option<G> {
 impl<K: Clone + Eq + Hash, G: Gather, S: BuildHasher + Default> Gather for HashMap<K, G, S> {
     type Output = HashMap<K, G::Output, S>;
 
-    fn futures(&self, visit: &mut dyn FnMut(&Arc<Reference>)) {
-        self.values().for_each(|entry| entry.futures(visit));
+    fn futures(&self, wanted: &mut Wanted) {
+        self.values().for_each(|entry| entry.futures(wanted));
     }
 
     fn assemble(&self, gathered: &mut Gathered) -> Result<Self::Output> {
@@ -223,8 +228,8 @@ impl<K: Clone + Eq + Hash, G: Gather, S: BuildHasher + Default> Gather for HashM
 impl<K: Clone + Ord, G: Gather> Gather for BTreeMap<K, G> {
     type Output = BTreeMap<K, G::Output>;
 
-    fn futures(&self, visit: &mut dyn FnMut(&Arc<Reference>)) {
-        self.values().for_each(|entry| entry.futures(visit));
+    fn futures(&self, wanted: &mut Wanted) {
+        self.values().for_each(|entry| entry.futures(wanted));
     }
 
     fn assemble(&self, gathered: &mut Gathered) -> Result<Self::Output> {
@@ -243,8 +248,8 @@ macro_rules! gather_tuples {
             impl<$($name: Gather),+> Gather for ($($name,)+) {
                 type Output = ($($name::Output,)+);
 
-                fn futures(&self, visit: &mut dyn FnMut(&Arc<Reference>)) {
-                    $(self.$index.futures(visit);)+
+                fn futures(&self, wanted: &mut Wanted) {
+                    $(self.$index.futures(wanted);)+
                 }
 
                 /// A tuple has a place for each result: an error is never left out.

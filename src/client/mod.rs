@@ -22,8 +22,6 @@ mod session;
 mod state;
 mod submit;
 mod table;
-#[cfg(test)]
-mod tests;
 mod wait;
 
 use std::borrow::Borrow;
@@ -73,8 +71,9 @@ impl Client {
     /// # Errors
     /// [`Error::Connect`] if the file cannot be used or nobody answers as it says.
     pub async fn connect(file: impl AsRef<Path>) -> Result<Self> {
-        let file = connect::read_file(file.as_ref())?;
-        Self::connect_with(file).await
+        let path = file.as_ref();
+        let session = connect::connect(connect::read_file(path)?, Some(path)).await?;
+        Ok(Self { link: Arc::new(Link { session }) })
     }
 
     /// Connects with the content of a connection file.
@@ -82,7 +81,7 @@ impl Client {
     /// # Errors
     /// [`Error::Connect`] if nobody answers at its address, or somebody else.
     pub async fn connect_with(file: ConnectionFile) -> Result<Self> {
-        let session = connect::connect(file).await?;
+        let session = connect::connect(file, None).await?;
         Ok(Self { link: Arc::new(Link { session }) })
     }
 

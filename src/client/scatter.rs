@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::stream::{StreamExt, TryStreamExt};
+use tokio::sync::oneshot;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::error::{Error, Result};
@@ -50,30 +51,40 @@ pub(super) async fn scatter<T: Data, M>(
         return Ok(Vec::new());
     }
     let packed = values.into_iter().map(pack).collect::<Result<Vec<_>>>()?;
-    let mut state = session.lock();
-    let announced: Vec<ScatterValue> = packed
-        .iter()
-        .map(|packed| {
-            let future = state.allocate(false);
-            let key = match options.hash {
-                Hash::Content => content_key::<T>(packed),
-                Hash::No => unique_key(session.nonce, future),
-            };
-            ScatterValue { future, key, nbytes: packed.len() as u64 }
-        })
-        .collect();
-    let name = Name::Function(short_type_name::<T>());
-    let new_future = |value: &ScatterValue| Future::new(link.clone(), value.future, value.key, name.clone());
-    let futures: Vec<Future<T, M>> = announced.iter().map(new_future).collect();
-    let answer = state.expect_placement(announced[0].future);
-    state.outbox.scatter(&Scatter { values: announced, workers: options.workers.clone() });
-    session.appended(state, Urgency::Now);
+    let (futures, answer) = announce(link, &packed, options);
     let placed = answer.await.map_err(|_| session.end())?;
     send(link, placed, &futures, packed).await?;
     for future in &futures {
         future.reference().settled(None).await?;
     }
     Ok(futures)
+}
+
+/// Takes a reference for each value, and asks where the values are to go.
+fn announce<T: Data, M>(
+    link: &Arc<Link>,
+    packed: &[Packed],
+    options: &ScatterOptions,
+) -> (Vec<Future<T, M>>, oneshot::Receiver<Vec<Placed>>) {
+    let session = &link.session;
+    let mut state = session.lock();
+    let mut announced = Vec::with_capacity(packed.len());
+    for packed in packed {
+        let future = state.allocate();
+        state.told(future);
+        let key = match options.hash {
+            Hash::Content => content_key::<T>(packed),
+            Hash::No => unique_key(session.nonce, future),
+        };
+        announced.push(ScatterValue { future, key, nbytes: packed.len() as u64 });
+    }
+    let name = Name::Function(short_type_name::<T>());
+    let new_future = |value: &ScatterValue| Future::new(link.clone(), value.future, value.key, name.clone());
+    let futures = announced.iter().map(new_future).collect();
+    let answer = state.expect_placement(announced[0].future);
+    state.outbox.scatter(&Scatter { values: announced, workers: options.workers.clone() });
+    session.appended(state, Urgency::Now);
+    (futures, answer)
 }
 
 /// Sends each value to its place.

@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 use super::error::{Error, Failure, Result};
 use super::group::{Group, Until};
 use super::line::Line;
-use super::state::{Effects, Io, State};
+use super::state::{Effects, Io, Job, State};
 use crate::model::{FutureId, WorkerId};
 use crate::transport::data::DataPool;
 use crate::wire::client::{Cancel, Query, ToClientMessage};
@@ -140,13 +140,16 @@ impl Session {
         work: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
         let (sender, receiver) = oneshot::channel();
-        let mut state = self.lock();
-        if state.end.is_some() {
-            return None;
-        }
-        state.jobs.push(Box::pin(async move { drop(sender.send(work.await)) }));
-        self.appended(state, Urgency::Now);
+        self.start(Box::pin(async move { drop(sender.send(work.await)) }));
         receiver.await.ok()
+    }
+
+    fn start(&self, job: Job) {
+        let mut state = self.lock();
+        if state.end.is_none() {
+            state.jobs.push(job);
+        }
+        self.appended(state, Urgency::Now);
     }
 
     /// Expires the waits whose deadline has passed.
@@ -257,14 +260,19 @@ impl Session {
     /// Asks a question.
     pub(super) async fn query(&self, question: &'static str, query: &Query) -> Result<String> {
         self.check()?;
+        match self.ask(query).await {
+            Ok(answer) => answer.map_err(|reason| Error::Refused { question, reason }),
+            Err(_) => Err(self.end()),
+        }
+    }
+
+    /// Sends a question; the receiver fails if the client ends before the answer.
+    fn ask(&self, query: &Query) -> oneshot::Receiver<Result<String, String>> {
         let mut state = self.lock();
         let (number, reply) = state.expect_reply();
         state.outbox.query(number, query);
         self.appended(state, Urgency::Now);
-        match reply.await {
-            Ok(answer) => answer.map_err(|reason| Error::Refused { question, reason }),
-            Err(_) => Err(self.end()),
-        }
+        reply
     }
 
     /// The data address of a worker.

@@ -10,13 +10,15 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::error::Failure;
 use super::group::{Groups, Until};
-use super::table::{Listener, SlotState, Stored, Table};
-use crate::model::error::TaskError;
-use crate::model::{FunctionId, FutureId, WorkerId};
+use super::table::{Listener, Slot, SlotState, Stored, Table};
+use crate::model::error::{ErrorKind, TaskError};
+use crate::model::unpack::unpack;
+use crate::model::{FunctionId, FutureId, Packed, WorkerId};
 use crate::wire::client::{ClientOutbox, FunctionName, NotifyReader, Outcome, Placed, Submission};
 use crate::wire::{Peer, WireError};
 
@@ -103,8 +105,8 @@ impl State {
 
     /// Takes a reference; on a client that has ended the future is over at once.
     #[inline]
-    pub(super) fn allocate(&mut self, watched: bool) -> FutureId {
-        let Some(id) = self.table.allocate(watched) else {
+    pub(super) fn allocate(&mut self) -> FutureId {
+        let Some(id) = self.table.allocate() else {
             panic!("this client has submitted 2^32 calls, the most that one connection can count");
         };
         if let Some(end) = &self.end {
@@ -129,6 +131,24 @@ impl State {
             }
         }
         self.outbox.submit(call);
+        self.told(call.future);
+    }
+
+    /// Notes that the scheduler hears of a future.
+    #[inline]
+    pub(super) fn told(&mut self, id: FutureId) {
+        if let Some(slot) = self.table.slot(id) {
+            slot.known = true;
+        }
+    }
+
+    /// Why a future that the scheduler never heard of failed.
+    #[inline]
+    pub(super) fn refusal(&mut self, id: FutureId) -> Option<Failure> {
+        match self.table.slot(id)? {
+            Slot { known: false, state: SlotState::Failed(failure), .. } => Some((**failure).clone()),
+            _ => None,
+        }
     }
 
     /// Asks for the outcome of a future, once.
@@ -136,6 +156,7 @@ impl State {
     pub(super) fn watch(&mut self, id: FutureId) {
         if let Some(slot) = self.table.slot(id)
             && !slot.watched
+            && slot.known
             && !slot.state.is_done()
         {
             slot.watched = true;
@@ -146,8 +167,9 @@ impl State {
     /// Gives a reference back.
     #[inline]
     pub(super) fn release(&mut self, id: FutureId) {
+        let known = self.table.slot(id).is_some_and(|slot| slot.known);
         self.table.release(id);
-        if self.end.is_none() {
+        if known && self.end.is_none() {
             self.outbox.release(id);
         }
     }
@@ -256,7 +278,7 @@ impl State {
                     SlotState::Stored(Box::new(Stored { task, nbytes, holders }))
                 }
                 Outcome::Failed(bytes) => {
-                    SlotState::Failed(Box::new(Failure::Task(Arc::new(TaskError::unpack(bytes)))))
+                    SlotState::Failed(Box::new(Failure::Task(Arc::new(task_error(bytes)))))
                 }
                 Outcome::Cancelled(reason) => SlotState::Failed(Box::new(Failure::Cancelled(reason.into()))),
             };
@@ -342,4 +364,12 @@ impl State {
     pub(super) fn effects(&mut self) -> Effects {
         std::mem::take(&mut self.effects)
     }
+}
+
+/// A task's error as it was packed.
+fn task_error(packed: &[u8]) -> TaskError {
+    let flat = Packed::decode(Bytes::copy_from_slice(packed)).map_err(|error| error.to_string());
+    flat.and_then(|packed| unpack(&packed).map_err(|error| error.to_string())).unwrap_or_else(|reason| {
+        TaskError::new(ErrorKind::Error, format!("the task failed, and its error cannot be read: {reason}"))
+    })
 }

@@ -63,15 +63,15 @@ pub(super) fn submit_all<T, M>(
 
 /// Takes a reference and appends the call; one that cannot be submitted is an error of its future.
 fn enter(session: &Session, state: &mut State, parts: &Result<CallParts, PackError>) -> (FutureId, Key) {
-    let id = state.allocate(false);
-    let refused = match parts {
+    let id = state.allocate();
+    let failure = match parts {
         Err(error) => Failure::Gone(Error::Pack(error.to_string().into())),
-        Ok(parts) => match foreign(session, parts) {
-            Some(key) => Failure::Gone(Error::Foreign { key }),
+        Ok(parts) => match refused(session, state, parts) {
+            Some(failure) => failure,
             None => return (id, append(session, state, id, parts)),
         },
     };
-    state.finish(id, SlotState::Failed(Box::new(refused)));
+    state.finish(id, SlotState::Failed(Box::new(failure)));
     (id, unique_key(session.nonce, id))
 }
 
@@ -89,13 +89,16 @@ fn append(session: &Session, state: &mut State, id: FutureId, parts: &CallParts)
     key
 }
 
-/// The key of an input that another client holds.
-fn foreign(session: &Session, parts: &CallParts) -> Option<String> {
+/// Why a call cannot be submitted: another client holds an input, or an input was not submitted either.
+fn refused(session: &Session, state: &mut State, parts: &CallParts) -> Option<Failure> {
     parts.inputs.iter().find_map(|input| {
         let hold: &dyn Any = &*input.hold;
-        let reference = hold.downcast_ref::<Reference>()?;
-        let own = std::ptr::eq(&**reference.session(), session);
-        (!own).then(|| reference.key())
+        match hold.downcast_ref::<Reference>() {
+            Some(reference) if !std::ptr::eq(&**reference.session(), session) => {
+                Some(Failure::Gone(Error::Foreign { key: reference.key() }))
+            }
+            _ => state.refusal(input.future),
+        }
     })
 }
 

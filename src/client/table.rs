@@ -52,6 +52,8 @@ pub(super) struct Slot {
     listeners: u32,
     /// Whether the scheduler was asked for its outcome.
     pub(super) watched: bool,
+    /// Whether the scheduler was told of it.
+    pub(super) known: bool,
 }
 
 /// Who hears of the end of a future.
@@ -101,13 +103,13 @@ impl Table {
 
     /// A slot for a future that was just submitted, or None when all 2³² ids were used.
     #[inline]
-    pub(super) fn allocate(&mut self, watched: bool) -> Option<FutureId> {
+    pub(super) fn allocate(&mut self) -> Option<FutureId> {
         let id = u32::try_from(self.next).ok()?;
         if id as usize % CHUNK_SLOTS == 0 {
             self.chunks.push(Some(Box::new(Chunk { slots: Vec::with_capacity(CHUNK_SLOTS), vacant: 0 })));
         }
         let chunk = self.chunks.last_mut().and_then(Option::as_mut).expect("the last chunk is not full");
-        chunk.slots.push(Slot { state: SlotState::Pending, listeners: NONE, watched });
+        chunk.slots.push(Slot { state: SlotState::Pending, listeners: NONE, watched: false, known: false });
         self.next += 1;
         Some(FutureId(id))
     }
@@ -234,7 +236,7 @@ mod tests {
     #[test]
     fn ids_are_dense_and_a_released_one_is_gone() {
         let mut table = Table::new();
-        let ids: Vec<_> = (0..3000).map(|_| table.allocate(false).unwrap()).collect();
+        let ids: Vec<_> = (0..3000).map(|_| table.allocate().unwrap()).collect();
         assert_eq!(ids[2999], FutureId(2999));
         table.release(ids[5]);
         assert!(table.slot(ids[5]).is_none());
@@ -245,7 +247,7 @@ mod tests {
     #[test]
     fn a_chunk_without_futures_gives_its_memory_back() {
         let mut table = Table::new();
-        let ids: Vec<_> = (0..2 * CHUNK_SLOTS).map(|_| table.allocate(false).unwrap()).collect();
+        let ids: Vec<_> = (0..2 * CHUNK_SLOTS).map(|_| table.allocate().unwrap()).collect();
         ids[..CHUNK_SLOTS].iter().for_each(|id| table.release(*id));
         assert!(table.chunks[0].is_none());
         assert_eq!(table.pending().len(), CHUNK_SLOTS);
@@ -255,7 +257,7 @@ mod tests {
     #[test]
     fn leaving_a_group_keeps_the_other_listeners() {
         let mut table = Table::new();
-        let id = table.allocate(false).unwrap();
+        let id = table.allocate().unwrap();
         for group in [1, 2, 1, 3] {
             table.listen(id, member(group, 7));
         }

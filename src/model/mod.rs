@@ -4,6 +4,7 @@
 
 pub mod buffer;
 mod element;
+pub mod error;
 pub mod ids;
 pub mod pack;
 pub mod packed;
@@ -13,6 +14,7 @@ pub mod unpack;
 pub mod value;
 
 pub use ids::{ClientId, FunctionId, FutureId, Key, TaskId, WorkerId};
+pub use error::{ErrorKind, Failure, TaskError};
 pub use packed::Packed;
 pub use resident::Resident;
 pub use time::Tick;

@@ -67,7 +67,21 @@ impl Packed {
     ///
     /// # Errors
     /// `FlatError` if the lengths do not fit the bytes.
-    pub fn decode(mut flat: Bytes) -> Result<Self, FlatError> {
+    pub fn decode(flat: Bytes) -> Result<Self, FlatError> {
+        let parts = FlatForm::decode(&flat)?;
+        let buffers = parts.buffers.iter().map(|buffer| flat.slice_ref(buffer)).collect();
+        Ok(Self { head: flat.slice_ref(parts.head), buffers })
+    }
+}
+
+/// The parts of a flat form, borrowed from it.
+pub(crate) struct FlatForm<'a> {
+    pub(crate) head: &'a [u8],
+    pub(crate) buffers: Vec<&'a [u8]>,
+}
+
+impl<'a> FlatForm<'a> {
+    pub(crate) fn decode(mut flat: &'a [u8]) -> Result<Self, FlatError> {
         let error = FlatError { bytes: flat.len() };
         let Some(count) = take_varint(&mut flat) else { return Err(error) };
         if count > flat.len() as u64 {
@@ -80,10 +94,11 @@ impl Packed {
         }
         let mut buffers = Vec::with_capacity(lengths.len());
         for length in lengths {
-            if length > flat.len() as u64 {
+            let Some((buffer, rest)) = usize::try_from(length).ok().and_then(|at| flat.split_at_checked(at)) else {
                 return Err(error);
-            }
-            buffers.push(flat.split_to(length as usize));
+            };
+            buffers.push(buffer);
+            flat = rest;
         }
         Ok(Self { head: flat, buffers })
     }

@@ -22,7 +22,7 @@ use thiserror::Error;
 use self::sequence::{Elements, MapEntries, SoleVariant, raw_elements};
 use super::element::{self, ElementKind};
 use super::pack::{DEPTH_MAX, SOME_PREFIX, extension};
-use super::packed::Packed;
+use super::packed::{FlatForm, Packed};
 use super::resident::Resident;
 
 /// Bytes that are not a value of the type asked for.
@@ -42,7 +42,7 @@ pub struct UnpackError {
 pub fn unpack<T: DeserializeOwned + 'static>(packed: &Packed) -> Result<T, UnpackError> {
     let whole = || -> Result<T, Fault> {
         if let [buffer] = packed.buffers.as_slice() {
-            let mut unpacker = Unpacker::new(packed, None, 0);
+            let mut unpacker = Unpacker::new(Form::of(packed), None, 0);
             if let Some(raw) = unpacker.raw_marker()?
                 && unpacker.at == packed.head.len()
                 && let Some(value) = element::value_from(raw.kind, buffer)
@@ -50,34 +50,36 @@ pub fn unpack<T: DeserializeOwned + 'static>(packed: &Packed) -> Result<T, Unpac
                 return Ok(value);
             }
         }
-        from_form(packed, None)
+        from_form(Form::of(packed), None)
     };
     whole().map_err(Fault::into_error::<T>)
 }
 
-/// Unpacks a task argument whose placeholders stand for inputs.
+/// Unpacks a task argument from its flat form; placeholders in it stand for inputs.
 ///
 /// # Errors
 /// As [`unpack`], and if an input is missing or cannot itself be packed or unpacked.
-pub fn unpack_nested<T: DeserializeOwned>(
-    packed: &Packed,
-    inputs: &InputForms<'_>,
-) -> Result<T, UnpackError> {
-    from_form(packed, Some(inputs)).map_err(Fault::into_error::<T>)
+pub fn unpack_argument<T: DeserializeOwned>(flat: &[u8], inputs: &InputForms<'_>) -> Result<T, UnpackError> {
+    let argument = || -> Result<T, Fault> {
+        let flat = FlatForm::decode(flat).map_err(de::Error::custom)?;
+        from_form(Form::of_flat(&flat), Some(inputs))
+    };
+    argument().map_err(Fault::into_error::<T>)
 }
 
-/// The elements of a packed list, each a placeholder's input or a value of its own.
+/// The elements of a list argument, each a placeholder's input or a value of its own.
 ///
 /// # Errors
 /// `UnpackError` if it is not a list, or if an element is not a `T`.
-pub fn unpack_list<T: DeserializeOwned + 'static>(
-    packed: &Packed,
+pub fn unpack_list<T: DeserializeOwned>(
+    flat: &[u8],
     inputs: &InputForms<'_>,
 ) -> Result<Vec<ListElement<T>>, UnpackError> {
     let list = || -> Result<Vec<ListElement<T>>, Fault> {
-        let mut unpacker = Unpacker::new(packed, Some(inputs), 0);
+        let flat = FlatForm::decode(flat).map_err(de::Error::custom)?;
+        let mut unpacker = Unpacker::new(Form::of_flat(&flat), Some(inputs), 0);
         if unpacker.raw_marker()?.is_some() {
-            let values: Vec<T> = from_form(packed, Some(inputs))?;
+            let values: Vec<T> = from_form(Form::of_flat(&flat), Some(inputs))?;
             return Ok(values.into_iter().map(ListElement::Value).collect());
         }
         let marker = unpacker.marker()?;
@@ -136,8 +138,8 @@ impl<'a> InputForms<'a> {
     }
 }
 
-fn from_form<T: DeserializeOwned>(packed: &Packed, inputs: Option<&InputForms<'_>>) -> Result<T, Fault> {
-    let mut unpacker = Unpacker::new(packed, inputs, 0);
+fn from_form<T: DeserializeOwned>(form: Form<'_>, inputs: Option<&InputForms<'_>>) -> Result<T, Fault> {
+    let mut unpacker = Unpacker::new(form, inputs, 0);
     let value = T::deserialize(&mut unpacker)?;
     unpacker.finish()?;
     Ok(value)
@@ -167,6 +169,45 @@ impl de::Error for Fault {
     }
 }
 
+/// Where the head and the buffers are.
+#[derive(Clone, Copy)]
+struct Form<'de> {
+    head: &'de [u8],
+    buffers: Buffers<'de>,
+}
+
+#[derive(Clone, Copy)]
+enum Buffers<'de> {
+    Shared(&'de [Bytes]),
+    Flat(&'de [&'de [u8]]),
+}
+
+impl<'de> Form<'de> {
+    fn of(packed: &'de Packed) -> Self {
+        Self { head: &packed.head, buffers: Buffers::Shared(&packed.buffers) }
+    }
+
+    fn of_flat(flat: &'de FlatForm<'de>) -> Self {
+        Self { head: flat.head, buffers: Buffers::Flat(&flat.buffers) }
+    }
+}
+
+impl<'de> Buffers<'de> {
+    fn len(self) -> usize {
+        match self {
+            Buffers::Shared(buffers) => buffers.len(),
+            Buffers::Flat(buffers) => buffers.len(),
+        }
+    }
+
+    fn get(self, index: usize) -> Option<&'de [u8]> {
+        match self {
+            Buffers::Shared(buffers) => buffers.get(index).map(|buffer| &**buffer),
+            Buffers::Flat(buffers) => buffers.get(index).copied(),
+        }
+    }
+}
+
 /// What a marker says about a buffer, checked against the buffer.
 #[derive(Clone, Copy)]
 pub(super) struct Raw<'de> {
@@ -178,15 +219,15 @@ pub(super) struct Raw<'de> {
 pub(super) struct Unpacker<'de> {
     head: &'de [u8],
     at: usize,
-    buffers: &'de [Bytes],
+    buffers: Buffers<'de>,
     buffers_used: usize,
     inputs: Option<&'de InputForms<'de>>,
     depth: u32,
 }
 
 impl<'de> Unpacker<'de> {
-    fn new(packed: &'de Packed, inputs: Option<&'de InputForms<'de>>, depth: u32) -> Self {
-        Self { head: &packed.head, at: 0, buffers: &packed.buffers, buffers_used: 0, inputs, depth }
+    fn new(form: Form<'de>, inputs: Option<&'de InputForms<'de>>, depth: u32) -> Self {
+        Self { head: form.head, at: 0, buffers: form.buffers, buffers_used: 0, inputs, depth }
     }
 
     /// Everything must have been used.
@@ -354,7 +395,7 @@ impl<'de> Unpacker<'de> {
             return Err(Fault("it refers to a task's input, outside of a task's arguments".to_owned()));
         };
         // What is inside an input refers to no inputs: it is a result.
-        Ok(Some(Unpacker::new(inputs.packed(index)?, None, self.depth)))
+        Ok(Some(Unpacker::new(Form::of(inputs.packed(index)?), None, self.depth)))
     }
 
     fn any<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, Fault> {

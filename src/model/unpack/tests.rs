@@ -122,7 +122,7 @@ proptest! {
         let _ = unpack::<Vec<f64>>(&packed);
         let _ = unpack::<HashMap<String, Option<i64>>>(&packed);
         let _ = unpack::<serde_json::Value>(&packed);
-        let _ = unpack_list::<i64>(&packed, &InputForms::new(&[]));
+        let _ = unpack_list::<i64>(&packed.head, &InputForms::new(&[]));
     }
 }
 
