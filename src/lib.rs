@@ -9,6 +9,7 @@ pub mod launch;
 pub mod model;
 pub mod prelude;
 pub mod registry;
+pub mod scheduler;
 pub mod security;
 pub mod topology;
 pub mod transport;

@@ -33,12 +33,12 @@ impl Results {
 
     fn run<T: Data>(&self, call: Call<T>) -> Result<T, TaskError> {
         let parts = call.into_parts().unwrap();
-        let inputs: Vec<_> = parts.inputs.iter().map(|input| self.0[input.future.0 as usize].clone()).collect();
+        let inputs: Vec<_> =
+            parts.inputs.iter().map(|input| self.0[input.future.0 as usize].clone()).collect();
         let task = Registry::load().unwrap().find(parts.function).unwrap();
         let value = (task.run)(Arguments { bytes: &parts.arguments, inputs: &inputs })?;
-        Ok(Arc::into_inner(value.downcast::<T>().unwrap()).unwrap_or_else(|| {
-            dcluster::model::unpack::unpack(&value.pack().unwrap()).unwrap()
-        }))
+        Ok(Arc::into_inner(value.downcast::<T>().unwrap())
+            .unwrap_or_else(|| dcluster::model::unpack::unpack(&value.pack().unwrap()).unwrap()))
     }
 }
 
@@ -352,6 +352,9 @@ fn a_call_of_small_numbers_takes_few_bytes() {
 
 #[test]
 fn small_results_are_packed_within_a_limit() {
-    assert_eq!(Value::new(5i64).pack_within(100).unwrap(), Some(Packed { head: vec![5].into(), buffers: vec![] }));
+    assert_eq!(
+        Value::new(5i64).pack_within(100).unwrap(),
+        Some(Packed { head: vec![5].into(), buffers: vec![] })
+    );
     assert_eq!(Value::new(vec![0u8; 101]).pack_within(100).unwrap(), None);
 }

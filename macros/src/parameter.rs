@@ -94,20 +94,26 @@ fn classify(written: &Type) -> Result<(Type, Kind)> {
                 ));
             }
             if let Some(lifetime) = &reference.lifetime {
-                return Err(Error::new_spanned(lifetime, "a task borrows while it runs: leave out the lifetime"));
+                return Err(Error::new_spanned(
+                    lifetime,
+                    "a task borrows while it runs: leave out the lifetime",
+                ));
             }
             classify_borrowed(&reference.elem)
         }
-        Type::ImplTrait(_) => {
-            Err(Error::new_spanned(written, "a task's parameter has a concrete type: the worker must know what to unpack"))
-        }
+        Type::ImplTrait(_) => Err(Error::new_spanned(
+            written,
+            "a task's parameter has a concrete type: the worker must know what to unpack",
+        )),
         owned => {
             if let Some(item) = sole_argument(owned, "Arc") {
                 return Ok((item.clone(), Kind::Shared));
             }
             if let Some(item) = sole_argument(owned, "Vec") {
                 return Ok(match sole_argument(item, "Arc") {
-                    Some(shared) => (parse_quote!(::std::vec::Vec<#shared>), Kind::SharedList(shared.clone())),
+                    Some(shared) => {
+                        (parse_quote!(::std::vec::Vec<#shared>), Kind::SharedList(shared.clone()))
+                    }
                     None => (owned.clone(), Kind::OwnedList(item.clone())),
                 });
             }
@@ -123,7 +129,9 @@ fn classify_borrowed(referent: &Type) -> Result<(Type, Kind)> {
     };
     if let Some(item) = list_item {
         return Ok(match sole_argument(item, "Arc") {
-            Some(shared) => (parse_quote!(::std::vec::Vec<#shared>), Kind::BorrowedSharedList(shared.clone())),
+            Some(shared) => {
+                (parse_quote!(::std::vec::Vec<#shared>), Kind::BorrowedSharedList(shared.clone()))
+            }
             None => (parse_quote!(::std::vec::Vec<#item>), Kind::BorrowedList(item.clone())),
         });
     }

@@ -13,8 +13,9 @@ use crate::parameter::{Parameter, arguments};
 
 pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
     let options: Options = parse2(options)?;
-    let function: ItemFn = parse2(item)
-        .map_err(|error| Error::new(error.span(), format!("#[dcluster::task] goes on a function: {error}")))?;
+    let function: ItemFn = parse2(item).map_err(|error| {
+        Error::new(error.span(), format!("#[dcluster::task] goes on a function: {error}"))
+    })?;
     refuse(&function.sig)?;
     let task = Task::new(options, &function)?;
     let (shell, registration) = (task.shell(), task.registration());
@@ -49,7 +50,9 @@ impl Parse for Options {
                         options.name = Some(input.parse()?);
                     }
                     other => {
-                        let message = format!("unknown option `{other}`: there are `impure`, `name = \"…\"` and `crate = path`");
+                        let message = format!(
+                            "unknown option `{other}`: there are `impure`, `name = \"…\"` and `crate = path`"
+                        );
                         return Err(Error::new(option.span(), message));
                     }
                 }
@@ -72,10 +75,16 @@ fn refuse(signature: &Signature) -> Result<()> {
         ));
     }
     if let Some(asyncness) = &signature.asyncness {
-        return Err(Error::new_spanned(asyncness, "a task is not async: it has a thread to itself and may block"));
+        return Err(Error::new_spanned(
+            asyncness,
+            "a task is not async: it has a thread to itself and may block",
+        ));
     }
     if let Some(unsafety) = &signature.unsafety {
-        return Err(Error::new_spanned(unsafety, "a task is not unsafe: wrap the unsafe part in a safe function"));
+        return Err(Error::new_spanned(
+            unsafety,
+            "a task is not unsafe: wrap the unsafe part in a safe function",
+        ));
     }
     if let Some(abi) = &signature.abi {
         return Err(Error::new_spanned(abi, "a task is a Rust function: leave out `extern`"));
@@ -104,7 +113,8 @@ struct Task<'f> {
 impl<'f> Task<'f> {
     fn new(options: Options, function: &'f ItemFn) -> Result<Self> {
         let parameters = function.sig.inputs.iter().enumerate();
-        let parameters = parameters.map(|(position, input)| Parameter::new(position, input)).collect::<Result<_>>()?;
+        let parameters =
+            parameters.map(|(position, input)| Parameter::new(position, input)).collect::<Result<_>>()?;
         let (result, fallible) = match &function.sig.output {
             ReturnType::Default => (parse_quote!(()), false),
             ReturnType::Type(_, written) => match arguments(written, "Result").as_deref() {
@@ -125,8 +135,10 @@ impl<'f> Task<'f> {
         // No parameter can be called this: the name is the macro's own.
         let list = Ident::new("arguments", Span::mixed_site());
         let description = format!("The task [`{ident}()`]: [`call`](Self::call) describes a call of it.");
-        let call_description = format!("A call of [`{ident}()`]; each argument is a value or a future of it.");
-        let deprecations = self.function.attrs.iter().filter(|attribute| attribute.path().is_ident("deprecated"));
+        let call_description =
+            format!("A call of [`{ident}()`]; each argument is a value or a future of it.");
+        let deprecations =
+            self.function.attrs.iter().filter(|attribute| attribute.path().is_ident("deprecated"));
         quote! {
             #[doc = #description]
             #[allow(non_camel_case_types)]
@@ -251,7 +263,17 @@ impl<'f> Task<'f> {
 fn text_of(written: &Type) -> String {
     let text = written.to_token_stream().to_string();
     let mut tight = text.replace(" :: ", "::").replace(":: ", "::").replace(" < ", "<").replace(" >", ">");
-    for (loose, close) in [("< ", "<"), (" ,", ","), ("& ", "&"), (" ;", ";"), ("[ ", "["), (" ]", "]"), (" (", "("), ("( ", "("), (" )", ")")] {
+    for (loose, close) in [
+        ("< ", "<"),
+        (" ,", ","),
+        ("& ", "&"),
+        (" ;", ";"),
+        ("[ ", "["),
+        (" ]", "]"),
+        (" (", "("),
+        ("( ", "("),
+        (" )", ")"),
+    ] {
         tight = tight.replace(loose, close);
     }
     tight.trim_start_matches("::").replace("std::vec::Vec", "Vec").replace("std::string::String", "String")

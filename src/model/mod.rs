@@ -13,8 +13,8 @@ pub mod time;
 pub mod unpack;
 pub mod value;
 
-pub use ids::{ClientId, FunctionId, FutureId, Key, TaskId, WorkerId};
 pub use error::{ErrorKind, Failure, TaskError};
+pub use ids::{ClientId, FunctionId, FutureId, Key, TaskId, WorkerId};
 pub use packed::Packed;
 pub use resident::Resident;
 pub use time::Tick;

@@ -94,7 +94,8 @@ impl<'a> FlatForm<'a> {
         }
         let mut buffers = Vec::with_capacity(lengths.len());
         for length in lengths {
-            let Some((buffer, rest)) = usize::try_from(length).ok().and_then(|at| flat.split_at_checked(at)) else {
+            let Some((buffer, rest)) = usize::try_from(length).ok().and_then(|at| flat.split_at_checked(at))
+            else {
                 return Err(error);
             };
             buffers.push(buffer);

@@ -95,9 +95,9 @@ impl<'a> ArgumentReader<'a> {
     /// `ErrorKind::ArgumentType`, with the parameter's name.
     pub fn take<T: Data>(&mut self, parameter: &'static str) -> Result<Held<T>, TaskError> {
         match self.next(parameter)? {
-            Argument::Value(flat) | Argument::Nested(flat) => {
-                unpack_argument(flat, &self.forms).map(Held::Owned).map_err(|error| unfit(parameter, &error.to_string()))
-            }
+            Argument::Value(flat) | Argument::Nested(flat) => unpack_argument(flat, &self.forms)
+                .map(Held::Owned)
+                .map_err(|error| unfit(parameter, &error.to_string())),
             Argument::Input(input) => view(input, parameter),
         }
     }
@@ -136,7 +136,10 @@ impl<'a> ArgumentReader<'a> {
         if self.rest.is_empty() {
             return Ok(());
         }
-        Err(TaskError::new(ErrorKind::ArgumentType, "the call has more arguments than the task has parameters"))
+        Err(TaskError::new(
+            ErrorKind::ArgumentType,
+            "the call has more arguments than the task has parameters",
+        ))
     }
 
     fn next(&mut self, parameter: &'static str) -> Result<Argument<'a>, TaskError> {
@@ -179,7 +182,8 @@ impl<T: Data> Held<T> {
             Held::Owned(value) => Ok(value),
             Held::Shared(shared) => {
                 let copy = Value::share(shared).pack().map_err(|error| error.to_string());
-                let copy = copy.and_then(|packed| crate::model::unpack::unpack(&packed).map_err(|e| e.to_string()));
+                let copy =
+                    copy.and_then(|packed| crate::model::unpack::unpack(&packed).map_err(|e| e.to_string()));
                 copy.map_err(|reason| TaskError::new(ErrorKind::ArgumentType, reason))
             }
         }

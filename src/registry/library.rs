@@ -133,10 +133,8 @@ pub(super) fn open(path: &Path) -> Result<&'static [&'static TaskDefinition], Li
     // A name without a slash would be looked for in the system's library folders.
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     // SAFETY: loading runs the library's initialisers; the user who names a task library trusts its code.
-    let library = unsafe { Library::new(&absolute) }.map_err(|error| LibraryError::Unloadable {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })?;
+    let library = unsafe { Library::new(&absolute) }
+        .map_err(|error| LibraryError::Unloadable { path: path.to_owned(), reason: error.to_string() })?;
     let library: &'static Library = Box::leak(Box::new(library));
     let missing = |symbol| LibraryError::NoTasks { path: path.to_owned(), symbol };
     // SAFETY: a symbol of this name is written by `export_tasks!` only, with this type.

@@ -75,14 +75,17 @@ fn task_frames(backtrace: &str) -> String {
             _ => frames.push(vec![line]),
         }
     }
-    let machinery = ["rust_begin_unwind", "core::panicking::", "core::result::unwrap_failed", "core::option::"];
+    let machinery =
+        ["rust_begin_unwind", "core::panicking::", "core::result::unwrap_failed", "core::option::"];
     let from = frames
         .iter()
         .rposition(|frame| machinery.iter().any(|name| frame[0].contains(name)))
         .map_or(0, |index| index + 1);
     let to = frames[from..]
         .iter()
-        .position(|frame| frame[0].contains("registry::shim::run_task") || frame[0].contains("catch_task_panic"))
+        .position(|frame| {
+            frame[0].contains("registry::shim::run_task") || frame[0].contains("catch_task_panic")
+        })
         .map_or(frames.len(), |index| from + index);
     let task = if from < to { &frames[from..to] } else { &frames[..] };
     task.concat().join("\n")

@@ -27,7 +27,9 @@ pub fn run_task(
     let outcome = catch_task_panic(|| body(&mut ArgumentReader::new(arguments)));
     outcome.flatten().map_err(|mut error| {
         error.task = Some(definition.name.to_owned());
-        error.location.get_or_insert_with(|| Location { file: definition.file.to_owned(), line: definition.line });
+        error
+            .location
+            .get_or_insert_with(|| Location { file: definition.file.to_owned(), line: definition.line });
         error
     })
 }
