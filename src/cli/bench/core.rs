@@ -62,7 +62,9 @@ fn inputs(graph: Graph, task: u32, tasks: u32) -> SmallVec<[FutureId; 4]> {
     match graph {
         Graph::Independent => SmallVec::new(),
         Graph::Tree if task < leaves => SmallVec::new(),
-        Graph::Tree => SmallVec::from_slice(&[FutureId(2 * (task - leaves)), FutureId(2 * (task - leaves) + 1)]),
+        Graph::Tree => {
+            SmallVec::from_slice(&[FutureId(2 * (task - leaves)), FutureId(2 * (task - leaves) + 1)])
+        }
         Graph::AllToAll if task < WIDTH => SmallVec::new(),
         Graph::AllToAll => {
             let layer = task / WIDTH;
