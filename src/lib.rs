@@ -8,6 +8,7 @@ pub mod cli;
 pub mod client;
 pub mod launch;
 pub mod model;
+pub mod prelude;
 pub mod registry;
 pub mod scheduler;
 pub mod security;
@@ -16,4 +17,5 @@ pub mod transport;
 pub mod wire;
 
 pub use client::argument::nested;
+pub use client::{Client, Error, Future, Result, blocking};
 pub use dcluster_macros::{main, task};
