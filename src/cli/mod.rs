@@ -1,0 +1,4 @@
+//! Command line.
+#![allow(missing_docs)]
+
+pub mod bench;
