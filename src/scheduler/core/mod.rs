@@ -33,13 +33,14 @@ mod workers;
 use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use thiserror::Error;
 
 use self::clients::Clients;
 pub use self::explain::{Explanation, TaskCounts, WorkerSummary};
 use self::life::Step;
 use self::queue::ReadyQueue;
-use self::task::TaskTable;
+use self::task::{Origin, TaskTable};
 use self::workers::Workers;
 use crate::model::{ClientId, FunctionId, FutureId, Key, TaskId, WorkerId};
 use crate::wire::client::{Outcome, Placed, Scatter};
@@ -117,7 +118,7 @@ pub struct SchedulerCore {
     tuning: Tuning,
     tasks: TaskTable,
     /// Slots by key. Only looked up, never iterated.
-    keys: HashTable<u32>,
+    keys: HashTable<KeyEntry>,
     /// The names that users gave to keys.
     names: BTreeMap<Key, String>,
     clients: Clients,
@@ -254,17 +255,27 @@ impl SchedulerCore {
     }
 
     fn find_key(&self, key: Key) -> Option<u32> {
-        self.keys.find(hash(key), |slot| self.tasks[*slot].key == key).copied()
+        let hash = hash(key);
+        self.keys.find(hash, |entry| entry.is(hash, key, &self.tasks)).map(|entry| entry.slot)
     }
 
-    fn insert_key(&mut self, key: Key, slot: u32) {
-        let tasks = &self.tasks;
-        self.keys.insert_unique(hash(key), slot, |slot| hash(tasks[*slot].key));
+    /// The slot of `key`, which is given a released task if it has none.
+    fn intern(&mut self, key: Key, function: u32, origin: Origin) -> Interned {
+        let (hash, tasks) = (hash(key), &mut self.tasks);
+        let entry = self.keys.entry(hash, |entry| entry.is(hash, key, tasks), KeyEntry::hash);
+        match entry {
+            Entry::Occupied(known) => Interned::Known(known.get().slot),
+            Entry::Vacant(vacant) => {
+                let slot = tasks.insert(key, function, origin);
+                vacant.insert(KeyEntry::new(hash, slot));
+                Interned::Fresh(slot)
+            }
+        }
     }
 
     fn remove_key(&mut self, slot: u32) {
         let key = self.tasks[slot].key;
-        if let Ok(entry) = self.keys.find_entry(hash(key), |other| *other == slot) {
+        if let Ok(entry) = self.keys.find_entry(hash(key), |entry| entry.slot == slot) {
             entry.remove();
         }
         if !self.names.is_empty() {
@@ -278,6 +289,37 @@ impl SchedulerCore {
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         self.random
+    }
+}
+
+/// A slot and the hash of its key, so that a growing table need not look at the tasks.
+#[derive(Debug, Clone, Copy)]
+struct KeyEntry {
+    hash: [u32; 2],
+    slot: u32,
+}
+
+/// What a key was found to be.
+enum Interned {
+    /// A task had it.
+    Known(u32),
+    /// A task was made for it.
+    Fresh(u32),
+}
+
+impl KeyEntry {
+    fn new(hash: u64, slot: u32) -> Self {
+        Self { hash: [hash as u32, (hash >> 32) as u32], slot }
+    }
+
+    #[inline]
+    fn hash(&self) -> u64 {
+        u64::from(self.hash[0]) | u64::from(self.hash[1]) << 32
+    }
+
+    #[inline]
+    fn is(&self, hash: u64, key: Key, tasks: &TaskTable) -> bool {
+        self.hash() == hash && tasks[self.slot].key == key
     }
 }
 

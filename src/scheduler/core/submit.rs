@@ -5,10 +5,12 @@ use std::sync::Arc;
 use super::clients::{Standing, Watch};
 use super::life::Step;
 use super::task::{Origin, ShortBytes, State};
-use super::{Effects, SchedulerCore, Violation};
-use crate::model::{ClientId, FutureId, WorkerId};
+use super::{Effects, Interned, SchedulerCore, Violation};
+use crate::model::{ClientId, FunctionId, FutureId, WorkerId};
 use crate::wire::client::{Outcome, Placed, Scatter, ScatterValue, Submission};
 
+/// Stands in the function table for values that no function made.
+const SCATTERED: FunctionId = FunctionId(0);
 /// How far ahead of the futures it holds a client may number one: more is a sign of nonsense.
 const FUTURE_AHEAD_MAX: u32 = 1 << 30;
 
@@ -33,17 +35,16 @@ impl SchedulerCore {
             }
         }
         self.totals.submitted += 1;
-        if let Some(slot) = self.find_key(call.key) {
-            self.clients.link(&mut self.tasks, client, call.future, slot);
-            if matches!(self.tasks[slot].state, State::Released) {
+        let function = self.function(call.function);
+        let slot = match self.intern(call.key, function, Origin::Computed) {
+            Interned::Known(slot) => {
+                self.clients.link(&mut self.tasks, client, call.future, slot);
                 self.steps.push(Step::Activate(slot));
                 self.take_steps(effects);
+                return Ok(());
             }
-            return Ok(());
-        }
-        let function = self.function(call.function);
-        let slot = self.tasks.insert(call.key, function, Origin::Computed);
-        self.insert_key(call.key, slot);
+            Interned::Fresh(slot) => slot,
+        };
         if let Some(name) = call.name {
             self.names.insert(call.key, name.to_owned());
         }
@@ -144,13 +145,9 @@ impl SchedulerCore {
 
     /// Books a value as on its way to `worker`, unless its key is known.
     fn receive(&mut self, client: ClientId, value: &ScatterValue, worker: WorkerId) -> Placed {
-        let known = self.find_key(value.key);
-        let slot = known.unwrap_or_else(|| {
-            let function = self.function(crate::model::FunctionId(0));
-            let slot = self.tasks.insert(value.key, function, Origin::Scattered);
-            self.insert_key(value.key, slot);
-            slot
-        });
+        let function = self.function(SCATTERED);
+        let (Interned::Known(slot) | Interned::Fresh(slot)) =
+            self.intern(value.key, function, Origin::Scattered);
         self.clients.link(&mut self.tasks, client, value.future, slot);
         let lost = matches!(self.tasks[slot].state, State::Released | State::Failed(_));
         let scattered = self.tasks[slot].origin == Origin::Scattered;
