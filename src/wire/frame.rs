@@ -133,6 +133,31 @@ impl FrameReader {
         Ok(Some(Frame { opcode, body }))
     }
 
+    /// The header of the next frame alone, for a receiver that then takes its body by [`take`](Self::take)
+    /// and from the stream; `None` when more bytes are needed.
+    pub fn next_header(&mut self) -> Result<Option<(u8, u32)>, FrameError> {
+        let Some((header, _)) = self.received.split_first_chunk::<HEADER_BYTES>() else {
+            return Ok(None);
+        };
+        let [a, b, c, d, opcode, reserved @ ..] = *header;
+        let (body_bytes, body_bytes_max) = (u32::from_le_bytes([a, b, c, d]), self.limit.body_bytes_max);
+        if reserved != [0; 3] {
+            return Err(FrameError::Reserved(*header));
+        }
+        if body_bytes > body_bytes_max {
+            return Err(FrameError::TooLong { opcode, body_bytes, body_bytes_max });
+        }
+        self.received.advance(HEADER_BYTES);
+        Ok(Some((opcode, body_bytes)))
+    }
+
+    /// Moves received bytes to the front of `out`; how many there were.
+    pub fn take(&mut self, out: &mut [u8]) -> usize {
+        let bytes = out.len().min(self.received.len());
+        self.received.copy_to_slice(&mut out[..bytes]);
+        bytes
+    }
+
     /// Bytes received that belong to no complete frame taken so far.
     pub fn buffered_bytes(&self) -> usize {
         self.received.len()

@@ -9,6 +9,7 @@ pub mod client;
 pub mod columns;
 pub mod frame;
 pub mod handshake;
+pub mod peer;
 pub mod worker;
 
 use serde::{Deserialize, Serialize};

@@ -178,6 +178,33 @@ impl ReadHalf {
         }
     }
 
+    /// Waits for the header of the next frame: its opcode and the length of its body, which the caller then
+    /// takes with [`read_body`](Self::read_body).
+    pub async fn header(&mut self) -> Result<Option<(u8, u32)>, ReadError> {
+        loop {
+            let header = self.frames.next_header();
+            let header =
+                header.map_err(|source| ReadError::Frame { remote: Arc::clone(&self.remote), source })?;
+            if header.is_some() || !self.fill().await? {
+                return Ok(header);
+            }
+        }
+    }
+
+    /// Receives bytes of a body straight into `out` until it is full, for bodies too large to copy.
+    ///
+    /// Must be polled to the end: a dropped future loses bytes.
+    pub async fn read_body(&mut self, out: &mut [u8]) -> Result<(), ReadError> {
+        let buffered = self.frames.take(out);
+        let rest = &mut out[buffered..];
+        match self.failure.take() {
+            None if rest.is_empty() => Ok(()),
+            None => self.stream.read_exact(rest).await.map(drop),
+            Some(failure) => Err(failure),
+        }
+        .map_err(|error| ReadError::Lost { remote: Arc::clone(&self.remote), source: plain(error) })
+    }
+
     /// Who is at the other end.
     pub fn remote(&self) -> &Arc<Remote> {
         &self.remote

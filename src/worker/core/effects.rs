@@ -1,0 +1,34 @@
+//! What the core asks of its shell, as calls on a trait: real in a worker, recorded in tests and simulations.
+
+use crate::model::{TaskId, WorkerId};
+use crate::wire::worker::{Failed, Finished};
+
+/// One executor thread of this worker, counted from 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ThreadId(pub u32);
+
+/// The effects of an event, in the order in which they must happen.
+pub trait Effects {
+    /// What the shell needs to run a task.
+    type Job;
+
+    /// Run a task on an idle thread. Its inputs are held during this call; the shell takes its own references.
+    fn start(&mut self, thread: ThreadId, task: TaskId, job: Self::Job);
+    /// Hold the value of the event that is being handled.
+    fn keep(&mut self, task: TaskId);
+    /// Drop a value that was kept.
+    fn discard(&mut self, task: TaskId);
+    /// Fetch a value from a peer; answered by exactly one `fetched` or `fetch_failed`.
+    fn fetch(&mut self, task: TaskId, nbytes: u64, holder: WorkerId);
+
+    /// Report that a task is done.
+    fn finished(&mut self, finished: &Finished<'_>);
+    /// Report that a task failed.
+    fn failed(&mut self, failed: &Failed<'_>);
+    /// Report that a task did not run, or that nobody has its result.
+    fn returned(&mut self, task: TaskId);
+    /// Report a copy of a value.
+    fn holds(&mut self, task: TaskId, nbytes: u64);
+    /// Report that a peer did not hand out a value.
+    fn unavailable(&mut self, task: TaskId, holder: WorkerId);
+}

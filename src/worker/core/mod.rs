@@ -1,0 +1,397 @@
+//! The worker's decisions as a state machine: what runs next, what is fetched, kept, dropped and reported.
+//!
+//! ```text
+//!  assign retract abandon free ──┐                         ┌─► start a task on a thread
+//!  finished failed (threads) ────┼─► WorkerCore ─ Effects ─┼─► keep, discard, fetch a value
+//!  fetched fetch_failed put ─────┘                         └─► finished failed returned holds unavailable
+//! ```
+//!
+//! No IO, clock, threads or randomness; the same events give the same effects. A shell books every event it
+//! has and then calls [`WorkerCore::start_ready`] once. A task goes from waiting over queued to running and is
+//! gone with its one report; a value is held until it is freed, or until the last task here that needs it has
+//! started. A task may wait for a value that another task here makes (it *follows* it): it starts without a
+//! word from the scheduler. Next: [`effects`], then `task.rs`, `queue.rs`, `fetches.rs`.
+
+#![warn(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod check;
+pub mod effects;
+mod fetches;
+mod queue;
+mod task;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+
+use smallvec::SmallVec;
+use thiserror::Error;
+
+use crate::model::TaskId;
+use crate::wire::worker::{Assignment, Failed, Finished, Input, Source};
+pub use effects::{Effects, ThreadId};
+use fetches::Fetches;
+pub use fetches::{FETCHES_MAX, FETCHES_PER_PEER_MAX};
+use queue::ReadyQueue;
+use task::{Held, Lifetime, Table, Task, TaskState, Waiter};
+
+/// What a worker knows. `J` is what the shell needs to run a task; it is carried here until the task starts.
+#[derive(Debug)]
+pub struct WorkerCore<J> {
+    threads: u32,
+    /// Threads without a task; the last one freed is taken first.
+    idle: Vec<ThreadId>,
+    tasks: Table<Task<J>>,
+    ready: ReadyQueue,
+    values: Table<Held>,
+    /// Tasks that wait for a value which is not here. Entries of tasks that are gone stay until the value
+    /// comes or is given up.
+    waiters: Table<SmallVec<[Waiter; 2]>>,
+    fetches: Fetches,
+    arrivals: u64,
+    counts: Counts,
+}
+
+/// How many tasks are in which state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// On a thread.
+    pub running: u32,
+    /// Ready, or waiting for an input.
+    pub queued: u32,
+}
+
+/// The scheduler broke the contract.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ContractError {
+    /// A task came that is still here.
+    #[error("{0} was assigned again before its outcome was reported")]
+    AssignedTwice(TaskId),
+}
+
+impl<J> WorkerCore<J> {
+    /// A worker that runs `threads` tasks at once and has none.
+    pub fn new(threads: u32) -> Self {
+        Self {
+            threads,
+            idle: (0..threads).rev().map(ThreadId).collect(),
+            tasks: Table::default(),
+            ready: ReadyQueue::default(),
+            values: Table::default(),
+            waiters: Table::default(),
+            fetches: Fetches::default(),
+            arrivals: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Books a task. Its missing inputs are fetched, or awaited from tasks here; if one is neither here nor
+    /// coming, the task is returned.
+    pub fn assign<E: Effects<Job = J>>(
+        &mut self,
+        assignment: &Assignment<'_>,
+        job: J,
+        effects: &mut E,
+    ) -> Result<(), ContractError> {
+        let task = assignment.task;
+        if self.tasks.contains_key(&task) {
+            return Err(ContractError::AssignedTwice(task));
+        }
+        if assignment.inputs.iter().any(|input| !self.is_obtainable(input)) {
+            effects.returned(task);
+            return Ok(());
+        }
+        self.arrivals += 1;
+        let waiter = Waiter { task, arrival: self.arrivals };
+        let mut inputs = SmallVec::new();
+        let mut missing = 0;
+        for input in &assignment.inputs {
+            if matches!(input.source, Source::Inline(_)) {
+                continue;
+            }
+            inputs.push(input.task);
+            if let Some(held) = self.values.get_mut(&input.task) {
+                held.users += 1;
+                continue;
+            }
+            missing += 1;
+            self.waiters.entry(input.task).or_default().push(waiter);
+            if let Source::Remote { nbytes, holders } = &input.source
+                && !holders.is_empty()
+            {
+                self.fetches.request(input.task, *nbytes, holders);
+            }
+        }
+        let has_inputs = !assignment.inputs.is_empty();
+        let state =
+            if missing == 0 { TaskState::Queued { job } } else { TaskState::Waiting { missing, job } };
+        let record =
+            Task { arrival: waiter.arrival, priority: assignment.priority, has_inputs, inputs, state };
+        if missing == 0 {
+            self.ready.push(record.entry(task));
+        }
+        self.tasks.insert(task, record);
+        self.counts.queued += 1;
+        self.start_fetches(effects);
+        Ok(())
+    }
+
+    /// Gives a task back that has not started, with its followers; one that runs goes on.
+    pub fn retract<E: Effects<Job = J>>(&mut self, task: TaskId, effects: &mut E) {
+        if self.tasks.get(&task).is_some_and(|record| record.thread().is_none()) {
+            self.withdraw(task, effects);
+        }
+    }
+
+    /// Takes a task away for good. One that has not started is returned, with its followers; the result of one
+    /// that runs is dropped at its end, and only then it is returned and its thread is free.
+    pub fn abandon<E: Effects<Job = J>>(&mut self, task: TaskId, effects: &mut E) {
+        let Some(record) = self.tasks.get_mut(&task) else { return };
+        match record.state {
+            TaskState::Waiting { .. } | TaskState::Queued { .. } => self.withdraw(task, effects),
+            TaskState::Running { thread } => {
+                record.state = TaskState::Abandoned { thread };
+                self.give_up(task, effects);
+            }
+            TaskState::Abandoned { .. } => {}
+        }
+    }
+
+    /// Drops a value; tasks here that already count on it still get it.
+    pub fn free<E: Effects<Job = J>>(&mut self, task: TaskId, effects: &mut E) {
+        let Some(held) = self.values.get_mut(&task) else { return };
+        held.lifetime = Lifetime::WhileUsed;
+        self.discard_unused(task, effects);
+    }
+
+    /// A task ended well on `thread`. Effect `keep` is asked for if the result is needed here.
+    pub fn finished<E: Effects<Job = J>>(
+        &mut self,
+        thread: ThreadId,
+        finished: &Finished<'_>,
+        effects: &mut E,
+    ) {
+        let task = finished.task;
+        if self.end(thread, task) == Ended::Abandoned {
+            return effects.returned(task);
+        }
+        effects.finished(finished);
+        let lifetime = if finished.inline.is_some() { Lifetime::WhileUsed } else { Lifetime::UntilFreed };
+        self.receive(task, lifetime, effects);
+    }
+
+    /// A task ended in an error on `thread`.
+    pub fn failed<E: Effects<Job = J>>(&mut self, thread: ThreadId, failed: &Failed<'_>, effects: &mut E) {
+        let task = failed.task;
+        match self.end(thread, task) {
+            Ended::Abandoned => effects.returned(task),
+            Ended::Wanted => {
+                effects.failed(failed);
+                self.give_up(task, effects);
+            }
+        }
+    }
+
+    /// A value that was asked for with `fetch` is here. It is kept and reported if a task still waits for it.
+    pub fn fetched<E: Effects<Job = J>>(&mut self, task: TaskId, nbytes: u64, effects: &mut E) {
+        self.fetches.end(task);
+        if self.is_awaited(task) {
+            effects.holds(task, nbytes);
+            self.receive(task, Lifetime::UntilFreed, effects);
+        } else if !self.is_coming(task) {
+            self.waiters.remove(&task);
+        }
+        self.start_fetches(effects);
+    }
+
+    /// The holder that was asked did not hand a value out. The next holder is asked; after the last, the tasks that wait for the
+    /// value are returned.
+    pub fn fetch_failed<E: Effects<Job = J>>(&mut self, task: TaskId, effects: &mut E) {
+        let failure = self.fetches.fail(task);
+        effects.unavailable(task, failure.holder);
+        if failure.exhausted {
+            self.give_up(task, effects);
+        }
+        self.start_fetches(effects);
+    }
+
+    /// A client sent a value.
+    pub fn put<E: Effects<Job = J>>(&mut self, task: TaskId, nbytes: u64, effects: &mut E) {
+        effects.holds(task, nbytes);
+        self.receive(task, Lifetime::UntilFreed, effects);
+    }
+
+    /// Starts what is ready on the threads that are idle.
+    pub fn start_ready<E: Effects<Job = J>>(&mut self, effects: &mut E) {
+        while !self.idle.is_empty()
+            && let Some(task) = self.pop_ready()
+        {
+            let thread = self.idle.pop().expect("a thread is idle");
+            let record = self.tasks.get_mut(&task).expect("ready tasks are here");
+            let state = std::mem::replace(&mut record.state, TaskState::Running { thread });
+            let inputs = std::mem::take(&mut record.inputs);
+            let TaskState::Queued { job } = state else { unreachable!("ready tasks are queued") };
+            self.counts.queued -= 1;
+            self.counts.running += 1;
+            effects.start(thread, task, job);
+            self.release(&inputs, effects);
+        }
+    }
+
+    /// How many tasks run and how many wait.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The next task to start; entries of tasks that are gone are skipped.
+    fn pop_ready(&mut self) -> Option<TaskId> {
+        while let Some(entry) = self.ready.pop() {
+            if self.tasks.get(&entry.task).is_some_and(|record| record.arrival == entry.arrival) {
+                return Some(entry.task);
+            }
+            self.ready.skipped();
+        }
+        None
+    }
+
+    /// Takes a task off its thread.
+    fn end(&mut self, thread: ThreadId, task: TaskId) -> Ended {
+        let record = self.tasks.remove(&task).expect("only tasks that run end");
+        assert_eq!(record.thread(), Some(thread), "{task} ends on the thread that runs it");
+        self.idle.push(thread);
+        self.counts.running -= 1;
+        if let TaskState::Abandoned { .. } = record.state { Ended::Abandoned } else { Ended::Wanted }
+    }
+
+    /// A value is here: it is held if it lasts or anyone waits for it, and who waits gets ready.
+    fn receive<E: Effects<Job = J>>(&mut self, task: TaskId, lifetime: Lifetime, effects: &mut E) {
+        let mut users = 0;
+        if !self.waiters.is_empty()
+            && let Some(waiters) = self.waiters.remove(&task)
+        {
+            for waiter in waiters {
+                users += u32::from(self.supply(waiter));
+            }
+        }
+        if let Some(held) = self.values.get_mut(&task) {
+            held.users += users;
+            if lifetime == Lifetime::UntilFreed {
+                held.lifetime = lifetime;
+            }
+        } else if users > 0 || lifetime == Lifetime::UntilFreed {
+            self.values.insert(task, Held { users, lifetime });
+            effects.keep(task);
+        }
+    }
+
+    /// One input of `waiter` is here. Whether the task still waits for it.
+    fn supply(&mut self, waiter: Waiter) -> bool {
+        let Some(record) = self.tasks.get_mut(&waiter.task) else { return false };
+        if record.arrival != waiter.arrival {
+            return false;
+        }
+        if record.supply() {
+            self.ready.push(record.entry(waiter.task));
+        }
+        true
+    }
+
+    /// Reports a task that has not started as returned, and its followers behind it.
+    fn withdraw<E: Effects<Job = J>>(&mut self, task: TaskId, effects: &mut E) {
+        self.forget(task, effects);
+        self.give_up(task, effects);
+    }
+
+    /// Removes a task that has not started and reports it.
+    fn forget<E: Effects<Job = J>>(&mut self, task: TaskId, effects: &mut E) {
+        let record = self.tasks.remove(&task).expect("only tasks that are here are forgotten");
+        if let TaskState::Queued { .. } = record.state {
+            self.ready.abandon(|entry| {
+                self.tasks.get(&entry.task).is_some_and(|record| record.arrival == entry.arrival)
+            });
+        }
+        self.counts.queued -= 1;
+        effects.returned(task);
+        self.release(&record.inputs, effects);
+    }
+
+    /// One source of a value is gone. Unless another is left, whoever waits for the value is returned, and
+    /// whoever waits for theirs.
+    fn give_up<E: Effects<Job = J>>(&mut self, value: TaskId, effects: &mut E) {
+        let mut lost = VecDeque::from([value]);
+        while let Some(value) = lost.pop_front() {
+            if self.is_coming(value) {
+                continue;
+            }
+            for waiter in self.waiters.remove(&value).unwrap_or_default() {
+                if self.tasks.get(&waiter.task).is_some_and(|record| record.arrival == waiter.arrival) {
+                    self.forget(waiter.task, effects);
+                    lost.push_back(waiter.task);
+                }
+            }
+        }
+    }
+
+    /// The values in `inputs` are needed by one task less.
+    fn release<E: Effects<Job = J>>(&mut self, inputs: &[TaskId], effects: &mut E) {
+        for &input in inputs {
+            if let Some(held) = self.values.get_mut(&input) {
+                held.users -= 1;
+                self.discard_unused(input, effects);
+            }
+        }
+    }
+
+    fn discard_unused<E: Effects<Job = J>>(&mut self, value: TaskId, effects: &mut E) {
+        let unused = Held { users: 0, lifetime: Lifetime::WhileUsed };
+        if self.values.get(&value) == Some(&unused) {
+            self.values.remove(&value);
+            effects.discard(value);
+        }
+    }
+
+    /// Asks for values, as far as the limits allow; those that no task waits for any more are let go.
+    fn start_fetches<E: Effects<Job = J>>(&mut self, effects: &mut E) {
+        while let Some(next) = self.fetches.next() {
+            if self.is_awaited(next.task) {
+                self.fetches.begin(next);
+                effects.fetch(next.task, next.nbytes, next.holder);
+            } else {
+                self.fetches.cancel(next);
+                if !self.is_coming(next.task) {
+                    self.waiters.remove(&next.task);
+                }
+            }
+        }
+    }
+
+    fn is_obtainable(&self, input: &Input<'_>) -> bool {
+        match &input.source {
+            Source::Inline(_) => true,
+            Source::Remote { holders, .. } if !holders.is_empty() => true,
+            Source::Remote { .. } | Source::Local => {
+                self.values.contains_key(&input.task) || self.is_coming(input.task)
+            }
+        }
+    }
+
+    /// Whether a task here makes the value, or it is being fetched.
+    fn is_coming(&self, value: TaskId) -> bool {
+        let made = self.tasks.get(&value).is_some_and(|record| !record.is_abandoned());
+        made || self.fetches.contains(value)
+    }
+
+    fn is_awaited(&self, value: TaskId) -> bool {
+        self.waiters.get(&value).is_some_and(|waiters| {
+            waiters.iter().any(|waiter| {
+                self.tasks.get(&waiter.task).is_some_and(|record| record.arrival == waiter.arrival)
+            })
+        })
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Ended {
+    Wanted,
+    Abandoned,
+}

@@ -1,0 +1,517 @@
+//! Rules of the worker core, one test each, and random histories.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{FunctionId, WorkerId};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Effect {
+    Start(u32, u64),
+    Keep(u64),
+    Discard(u64),
+    Fetch(u64, u32),
+    Finished(u64),
+    Failed(u64),
+    Returned(u64),
+    Holds(u64),
+    Unavailable(u64, u32),
+}
+use Effect::{
+    Discard, Failed as FailedEffect, Fetch, Finished as Done, Holds, Keep, Returned, Start, Unavailable,
+};
+
+#[derive(Default)]
+struct Recorder(Vec<Effect>);
+
+impl Effects for Recorder {
+    type Job = ();
+
+    fn start(&mut self, thread: ThreadId, task: TaskId, (): ()) {
+        self.0.push(Start(thread.0, task.0));
+    }
+    fn keep(&mut self, task: TaskId) {
+        self.0.push(Keep(task.0));
+    }
+    fn discard(&mut self, task: TaskId) {
+        self.0.push(Discard(task.0));
+    }
+    fn fetch(&mut self, task: TaskId, _nbytes: u64, holder: WorkerId) {
+        self.0.push(Fetch(task.0, holder.0));
+    }
+    fn finished(&mut self, finished: &Finished<'_>) {
+        self.0.push(Done(finished.task.0));
+    }
+    fn failed(&mut self, failed: &Failed<'_>) {
+        self.0.push(FailedEffect(failed.task.0));
+    }
+    fn returned(&mut self, task: TaskId) {
+        self.0.push(Returned(task.0));
+    }
+    fn holds(&mut self, task: TaskId, _nbytes: u64) {
+        self.0.push(Holds(task.0));
+    }
+    fn unavailable(&mut self, task: TaskId, holder: WorkerId) {
+        self.0.push(Unavailable(task.0, holder.0));
+    }
+}
+
+/// A core and its recorder; each call books one event, starts what is ready and returns the effects.
+struct Worker {
+    core: WorkerCore<()>,
+}
+
+#[derive(Debug, Clone)]
+enum From {
+    Inline,
+    Local,
+    Remote(Vec<u32>),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Size {
+    Small,
+    Large,
+}
+
+impl Worker {
+    fn new(threads: u32) -> Self {
+        Self { core: WorkerCore::new(threads) }
+    }
+
+    fn step(&mut self, event: impl FnOnce(&mut WorkerCore<()>, &mut Recorder)) -> Vec<Effect> {
+        let mut effects = Recorder::default();
+        event(&mut self.core, &mut effects);
+        self.core.start_ready(&mut effects);
+        self.core.check();
+        effects.0
+    }
+
+    fn assign(&mut self, task: u64, inputs: &[(u64, From)]) -> Vec<Effect> {
+        self.assign_at(0, task, inputs)
+    }
+
+    fn assign_at(&mut self, priority: i32, task: u64, inputs: &[(u64, From)]) -> Vec<Effect> {
+        self.step(|core, effects| core.assign(&assignment(priority, task, inputs), (), effects).unwrap())
+    }
+
+    fn finish(&mut self, thread: u32, task: u64, size: Size) -> Vec<Effect> {
+        let (nbytes, inline) = match size {
+            Size::Small => (1, Some(&b"x"[..])),
+            Size::Large => (10_000, None),
+        };
+        let finished = Finished { task: TaskId(task), duration_us: 1, nbytes, inline };
+        self.step(|core, effects| core.finished(ThreadId(thread), &finished, effects))
+    }
+
+    fn fail(&mut self, thread: u32, task: u64) -> Vec<Effect> {
+        let failed = Failed { task: TaskId(task), duration_us: 1, error: b"e" };
+        self.step(|core, effects| core.failed(ThreadId(thread), &failed, effects))
+    }
+
+    fn retract(&mut self, task: u64) -> Vec<Effect> {
+        self.step(|core, effects| core.retract(TaskId(task), effects))
+    }
+
+    fn abandon(&mut self, task: u64) -> Vec<Effect> {
+        self.step(|core, effects| core.abandon(TaskId(task), effects))
+    }
+
+    fn free(&mut self, task: u64) -> Vec<Effect> {
+        self.step(|core, effects| core.free(TaskId(task), effects))
+    }
+
+    fn fetched(&mut self, task: u64) -> Vec<Effect> {
+        self.step(|core, effects| core.fetched(TaskId(task), 10_000, effects))
+    }
+
+    fn fetch_failed(&mut self, task: u64) -> Vec<Effect> {
+        self.step(|core, effects| core.fetch_failed(TaskId(task), effects))
+    }
+
+    fn put(&mut self, task: u64) -> Vec<Effect> {
+        self.step(|core, effects| core.put(TaskId(task), 10_000, effects))
+    }
+}
+
+fn assignment(priority: i32, task: u64, inputs: &[(u64, From)]) -> Assignment<'static> {
+    let inputs = inputs.iter().map(|(input, from)| {
+        let source = match from {
+            From::Inline => Source::Inline(b"i"),
+            From::Local => Source::Local,
+            From::Remote(holders) => {
+                Source::Remote { nbytes: 10_000, holders: holders.iter().copied().map(WorkerId).collect() }
+            }
+        };
+        Input { task: TaskId(*input), source }
+    });
+    Assignment {
+        task: TaskId(task),
+        function: FunctionId(7),
+        priority,
+        arguments: b"",
+        inputs: inputs.collect(),
+    }
+}
+
+#[test]
+fn task_starts_on_an_idle_thread_and_the_next_when_it_ends() {
+    let mut worker = Worker::new(1);
+    assert_eq!(worker.assign(1, &[]), [Start(0, 1)]);
+    assert_eq!(worker.assign(2, &[]), []);
+    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1), Start(0, 2)]);
+}
+
+#[test]
+fn queue_goes_by_priority_then_inputs_then_arrival() {
+    let mut worker = Worker::new(1);
+    worker.assign(1, &[]);
+    worker.assign(2, &[]);
+    worker.assign(3, &[]);
+    worker.assign(4, &[(100, From::Inline)]);
+    worker.assign_at(5, 5, &[]);
+    let mut order = vec![1];
+    for _ in 0..5 {
+        let effects = worker.finish(0, *order.last().unwrap(), Size::Small);
+        order.extend(effects.iter().filter_map(|effect| match effect {
+            Start(_, task) => Some(*task),
+            _ => None,
+        }));
+    }
+    assert_eq!(order, [1, 5, 4, 2, 3]);
+}
+
+#[test]
+fn assigning_a_task_that_is_here_is_refused() {
+    let mut worker = Worker::new(1);
+    worker.assign(1, &[]);
+    let again = worker.core.assign(&assignment(0, 1, &[]), (), &mut Recorder::default());
+    assert_eq!(again, Err(ContractError::AssignedTwice(TaskId(1))));
+}
+
+#[test]
+fn follower_starts_the_moment_its_input_is_made() {
+    let mut worker = Worker::new(1);
+    worker.assign(1, &[]);
+    assert_eq!(worker.assign(2, &[(1, From::Local)]), []);
+    // A small result is held for its follower only.
+    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1), Keep(1), Start(0, 2), Discard(1)]);
+}
+
+#[test]
+fn follower_gets_ahead_of_roots_that_wait_longer() {
+    let mut worker = Worker::new(1);
+    worker.assign(1, &[]);
+    worker.assign(3, &[]);
+    worker.assign(2, &[(1, From::Local)]);
+    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1), Keep(1), Start(0, 2), Discard(1)]);
+}
+
+#[test]
+fn large_result_is_held_until_freed() {
+    let mut worker = Worker::new(1);
+    worker.assign(1, &[]);
+    assert_eq!(worker.finish(0, 1, Size::Large), [Done(1), Keep(1)]);
+    assert_eq!(worker.assign(2, &[(1, From::Local)]), [Start(0, 2)]);
+    assert_eq!(worker.free(1), [Discard(1)]);
+}
+
+#[test]
+fn freed_value_serves_the_tasks_that_count_on_it() {
+    let mut worker = Worker::new(1);
+    worker.put(9);
+    worker.assign(1, &[]);
+    worker.assign(2, &[(9, From::Local)]);
+    assert_eq!(worker.free(9), []);
+    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1), Start(0, 2), Discard(9)]);
+}
+
+#[test]
+fn local_input_that_is_not_here_returns_the_task() {
+    let mut worker = Worker::new(1);
+    assert_eq!(worker.assign(1, &[(9, From::Local)]), [Returned(1)]);
+    assert_eq!(worker.assign(1, &[(9, From::Remote(vec![]))]), [Returned(1)]);
+}
+
+#[test]
+fn followers_of_a_failed_task_are_returned_behind_it() {
+    let mut worker = Worker::new(1);
+    worker.assign(1, &[]);
+    worker.assign(2, &[(1, From::Local)]);
+    worker.assign(3, &[(2, From::Local)]);
+    worker.assign(4, &[(1, From::Local)]);
+    assert_eq!(worker.fail(0, 1), [FailedEffect(1), Returned(2), Returned(4), Returned(3)]);
+}
+
+#[test]
+fn retracted_task_takes_its_followers_along() {
+    let mut worker = Worker::new(1);
+    worker.assign(1, &[]);
+    worker.assign(2, &[]);
+    worker.assign(3, &[(2, From::Local)]);
+    assert_eq!(worker.retract(2), [Returned(2), Returned(3)]);
+    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1)]);
+}
+
+#[test]
+fn running_task_is_not_retracted() {
+    let mut worker = Worker::new(1);
+    worker.assign(1, &[]);
+    assert_eq!(worker.retract(1), []);
+    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1)]);
+    assert_eq!(worker.retract(1), []);
+}
+
+#[test]
+fn abandoned_queued_task_never_starts() {
+    let mut worker = Worker::new(1);
+    worker.assign(1, &[]);
+    worker.assign(2, &[]);
+    assert_eq!(worker.abandon(2), [Returned(2)]);
+    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1)]);
+}
+
+#[test]
+fn abandoned_running_task_keeps_its_thread_and_loses_its_result() {
+    let mut worker = Worker::new(1);
+    worker.assign(1, &[]);
+    worker.assign(2, &[]);
+    worker.assign(3, &[(1, From::Local)]);
+    assert_eq!(worker.abandon(1), [Returned(3)]);
+    assert_eq!(worker.abandon(1), []);
+    assert_eq!(worker.finish(0, 1, Size::Large), [Returned(1), Start(0, 2)]);
+}
+
+#[test]
+fn retracted_task_can_be_assigned_again_and_starts_once() {
+    let mut worker = Worker::new(1);
+    worker.assign(1, &[]);
+    worker.assign(2, &[]);
+    worker.retract(2);
+    worker.assign(2, &[]);
+    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1), Start(0, 2)]);
+    assert_eq!(worker.finish(0, 2, Size::Small), [Done(2)]);
+}
+
+#[test]
+fn stale_queue_entries_are_swept() {
+    let mut worker = Worker::new(1);
+    worker.assign(1, &[]);
+    for _ in 0..1000 {
+        worker.assign(2, &[]);
+        worker.retract(2);
+    }
+    worker.assign(3, &[]);
+    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1), Start(0, 3)]);
+}
+
+#[test]
+fn value_is_fetched_once_for_all_its_tasks() {
+    let mut worker = Worker::new(2);
+    assert_eq!(worker.assign(1, &[(9, From::Remote(vec![5]))]), [Fetch(9, 5)]);
+    assert_eq!(worker.assign(2, &[(9, From::Remote(vec![5, 6]))]), []);
+    assert_eq!(worker.fetched(9), [Holds(9), Keep(9), Start(0, 1), Start(1, 2)]);
+    worker.finish(0, 1, Size::Small);
+    assert_eq!(worker.assign(3, &[(9, From::Local)]), [Start(0, 3)]);
+    assert_eq!(worker.free(9), [Discard(9)]);
+}
+
+#[test]
+fn holders_are_tried_in_turn_and_then_the_tasks_return() {
+    let mut worker = Worker::new(1);
+    assert_eq!(worker.assign(1, &[(9, From::Remote(vec![5, 6]))]), [Fetch(9, 5)]);
+    assert_eq!(worker.assign(2, &[(1, From::Local)]), []);
+    assert_eq!(worker.fetch_failed(9), [Unavailable(9, 5), Fetch(9, 6)]);
+    assert_eq!(worker.fetch_failed(9), [Unavailable(9, 6), Returned(1), Returned(2)]);
+}
+
+#[test]
+fn fetches_from_one_peer_are_limited_and_other_peers_go_on() {
+    let mut worker = Worker::new(1);
+    let limit = u64::from(FETCHES_PER_PEER_MAX);
+    for task in 0..limit {
+        assert_eq!(worker.assign(task, &[(100 + task, From::Remote(vec![5]))]), [Fetch(100 + task, 5)]);
+    }
+    assert_eq!(worker.assign(50, &[(150, From::Remote(vec![5]))]), []);
+    assert_eq!(worker.assign(51, &[(151, From::Remote(vec![6]))]), [Fetch(151, 6)]);
+    let effects = worker.fetched(100);
+    assert_eq!(effects, [Holds(100), Keep(100), Fetch(150, 5), Start(0, 0)]);
+}
+
+#[test]
+fn fetches_are_limited_in_all() {
+    let mut worker = Worker::new(1);
+    let count = u64::from(FETCHES_MAX) + 3;
+    let fetches: usize = (0..count)
+        .map(|task| worker.assign(task, &[(100 + task, From::Remote(vec![task as u32]))]).len())
+        .sum();
+    assert_eq!(fetches, FETCHES_MAX as usize);
+}
+
+#[test]
+fn fetch_that_nobody_awaits_is_neither_begun_nor_kept() {
+    let mut worker = Worker::new(1);
+    for task in 0..=u64::from(FETCHES_PER_PEER_MAX) {
+        worker.assign(task, &[(100 + task, From::Remote(vec![5]))]);
+        assert_eq!(worker.retract(task), [Returned(task)]);
+    }
+    assert_eq!(worker.fetched(100), []);
+}
+
+#[test]
+fn put_value_is_held_and_reported() {
+    let mut worker = Worker::new(1);
+    assert_eq!(worker.put(9), [Holds(9), Keep(9)]);
+    assert_eq!(worker.put(9), [Holds(9)]);
+    assert_eq!(worker.assign(1, &[(9, From::Local), (9, From::Local)]), [Start(0, 1)]);
+    assert_eq!(worker.free(9), [Discard(9)]);
+}
+
+#[test]
+fn put_value_serves_tasks_that_wait_for_its_fetch() {
+    let mut worker = Worker::new(1);
+    worker.assign(1, &[(9, From::Remote(vec![5]))]);
+    assert_eq!(worker.put(9), [Holds(9), Keep(9), Start(0, 1)]);
+    assert_eq!(worker.fetched(9), []);
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Assign { priority: i32, task: u64, inputs: Vec<(u64, From)> },
+    Retract(u64),
+    Abandon(u64),
+    Free(u64),
+    Finish(usize, Size),
+    Fail(usize),
+    Fetched(usize),
+    FetchFailed(usize),
+    Put(u64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let task = 0..24u64;
+    let from = prop_oneof![
+        1 => Just(From::Inline),
+        4 => Just(From::Local),
+        3 => prop::collection::vec(0..4u32, 0..3).prop_map(From::Remote),
+    ];
+    let size = prop_oneof![Just(Size::Small), Just(Size::Large)];
+    let inputs = prop::collection::vec((task.clone(), from), 0..4);
+    prop_oneof![
+        8 => (0..3, task.clone(), inputs)
+            .prop_map(|(priority, task, mut inputs)| {
+                // Graphs have no cycles.
+                inputs.retain(|(input, _)| *input < task);
+                Event::Assign { priority, task, inputs }
+            }),
+        1 => task.clone().prop_map(Event::Retract),
+        1 => task.clone().prop_map(Event::Abandon),
+        1 => task.clone().prop_map(Event::Free),
+        5 => (0..8usize, size).prop_map(|(index, size)| Event::Finish(index, size)),
+        1 => (0..8usize).prop_map(Event::Fail),
+        2 => (0..8usize).prop_map(Event::Fetched),
+        1 => (0..8usize).prop_map(Event::FetchFailed),
+        1 => task.prop_map(Event::Put),
+    ]
+}
+
+/// What an onlooker knows of a worker from its effects alone.
+#[derive(Default)]
+struct Onlooker {
+    open: BTreeSet<u64>,
+    running: BTreeMap<u32, u64>,
+    started: BTreeSet<u64>,
+    fetching: BTreeSet<u64>,
+    kept: BTreeSet<u64>,
+}
+
+impl Onlooker {
+    fn watch(&mut self, threads: u32, effects: &[Effect]) {
+        for effect in effects {
+            match *effect {
+                Start(thread, task) => {
+                    assert!(thread < threads && self.open.contains(&task), "{task} was not assigned");
+                    assert_eq!(self.running.insert(thread, task), None, "thread {thread} is overbooked");
+                    assert!(self.started.insert(task), "{task} was started twice");
+                }
+                Done(task) | FailedEffect(task) | Returned(task) => {
+                    assert!(self.open.remove(&task), "{task} was reported twice");
+                    self.started.remove(&task);
+                }
+                Keep(task) => assert!(self.kept.insert(task), "{task} is held already"),
+                Discard(task) => assert!(self.kept.remove(&task), "{task} is not held"),
+                Fetch(task, _) => assert!(self.fetching.insert(task), "{task} is fetched twice"),
+                Holds(_) | Unavailable(..) => {}
+            }
+        }
+    }
+
+    fn apply(&mut self, worker: &mut Worker, event: &Event) -> Vec<Effect> {
+        match event {
+            Event::Assign { priority, task, inputs } => {
+                if !self.open.insert(*task) {
+                    return vec![];
+                }
+                worker.assign_at(*priority, *task, inputs)
+            }
+            Event::Retract(task) => worker.retract(*task),
+            Event::Abandon(task) => worker.abandon(*task),
+            Event::Free(task) => worker.free(*task),
+            Event::Put(task) => worker.put(*task),
+            Event::Finish(index, size) => match self.take_running(*index) {
+                Some((thread, task)) => worker.finish(thread, task, *size),
+                None => vec![],
+            },
+            Event::Fail(index) => match self.take_running(*index) {
+                Some((thread, task)) => worker.fail(thread, task),
+                None => vec![],
+            },
+            Event::Fetched(index) => self.take_fetch(*index).map_or(vec![], |task| worker.fetched(task)),
+            Event::FetchFailed(index) => {
+                self.take_fetch(*index).map_or(vec![], |task| worker.fetch_failed(task))
+            }
+        }
+    }
+
+    fn take_running(&mut self, index: usize) -> Option<(u32, u64)> {
+        let (&thread, &task) = self.running.iter().nth(index)?;
+        self.running.remove(&thread);
+        Some((thread, task))
+    }
+
+    fn take_fetch(&mut self, index: usize) -> Option<u64> {
+        let task = *self.fetching.iter().nth(index)?;
+        self.fetching.remove(&task);
+        Some(task)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_assignment_has_one_outcome(threads in 1..4u32, events in prop::collection::vec(event(), 0..200)) {
+        let mut worker = Worker::new(threads);
+        let mut onlooker = Onlooker::default();
+        for event in &events {
+            let effects = onlooker.apply(&mut worker, event);
+            onlooker.watch(threads, &effects);
+        }
+        while !onlooker.running.is_empty() || !onlooker.fetching.is_empty() {
+            for event in [Event::Fetched(0), Event::Finish(0, Size::Large)] {
+                let effects = onlooker.apply(&mut worker, &event);
+                onlooker.watch(threads, &effects);
+            }
+        }
+        prop_assert_eq!(&onlooker.open, &BTreeSet::new(), "tasks without an outcome are left");
+        prop_assert_eq!(worker.core.counts(), Counts::default());
+        for task in 0..24 {
+            let effects = worker.free(task);
+            onlooker.watch(threads, &effects);
+        }
+        prop_assert_eq!(&onlooker.kept, &BTreeSet::new(), "values are left after they were freed");
+    }
+}
