@@ -331,7 +331,11 @@ impl Wait {
         }
         if group.expired {
             let after = self.after.unwrap_or_default();
-            return Poll::Ready(Err(Error::Timeout { left: group.pending, total: group.members.len(), after }));
+            return Poll::Ready(Err(Error::Timeout {
+                left: group.pending,
+                total: group.members.len(),
+                after,
+            }));
         }
         group.park(cx.waker());
         Poll::Pending
