@@ -198,7 +198,9 @@ fn local_with(
 fn become_rank(program: &Program, env: &Environment, global: &Global) -> i32 {
     let mut command = std::process::Command::new(&program.path);
     command.args(&program.arguments).envs(env).env(process::ROLE, entry::RANK);
-    if let Ok(libraries) = std::env::join_paths(&global.tasks) {
+    if let Ok(libraries) = std::env::join_paths(&global.tasks)
+        && !libraries.is_empty()
+    {
         command.env(LIBRARIES, libraries);
     }
     if let Some(directory) = &global.log_dir {

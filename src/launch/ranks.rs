@@ -137,7 +137,8 @@ pub fn follow(launch: &Launch, env: &Environment, setup: &Setup) -> Result<i32, 
 /// [`LaunchError::Tasks`] if two tasks are in each other's way, or a library is of no use.
 pub fn registry(setup: &Setup) -> Result<Arc<Registry>, LaunchError> {
     let mut registry = Registry::load()?;
-    for library in &setup.libraries {
+    // An empty DCLUSTER_TASKS names one library without a name.
+    for library in setup.libraries.iter().filter(|path| !path.as_os_str().is_empty()) {
         registry.add_library(library)?;
     }
     Ok(Arc::new(registry))

@@ -388,11 +388,12 @@ impl Hub {
         let Some((outbox, mailbox)) = self.post.parts(peer) else { return false };
         outbox.swap_into(frames);
         mailbox.has_mail = false;
-        if !mailbox.open && frames.is_empty() {
-            self.post.remove(peer);
-            return false;
-        }
-        true
+        mailbox.open || !frames.is_empty()
+    }
+
+    /// Forgets a peer whose reader and writer are both over.
+    pub(super) fn forget(&mut self, peer: PeerId) {
+        self.post.remove(peer);
     }
 }
 
