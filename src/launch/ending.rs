@@ -29,6 +29,8 @@ pub enum Notice {
     Forward(i32),
     /// The driver is over, with this code.
     DriverEnded(i32),
+    /// The last worker of a cluster that gets no others has died.
+    WorkersLost,
     /// The scheduler is over.
     ClusterEnded {
         /// The code that it was stopped with.
@@ -125,6 +127,12 @@ impl Ending {
             Notice::Signal(SIGINT) if self.phase != Phase::Running => self.leave(Manner::AtOnce),
             Notice::Signal(number) => {
                 self.decide(Exit::Signal(number).code(), format!("ended by signal {number}"));
+                self.begin(now)
+            }
+            // In an ending the workers go one by one, and that is no loss.
+            Notice::WorkersLost if self.phase != Phase::Running => Vec::new(),
+            Notice::WorkersLost => {
+                self.decide(Exit::WorkersLost.code(), "all workers have died".to_owned());
                 self.begin(now)
             }
             Notice::DriverEnded(code) => {
@@ -268,6 +276,16 @@ mod tests {
         let (now, mut ending) = (Instant::now(), Ending::new(DriverState::Running));
         assert_eq!(ending.hear(now, ended(0)), [Step::CloseDoor, Step::EndDriver]);
         assert_eq!(ending.hear(now, Notice::DriverEnded(143)), [leave(0)]);
+    }
+
+    #[test]
+    fn losing_every_worker_ends_the_cluster_and_leaving_workers_do_not() {
+        let (now, mut ending) = (Instant::now(), Ending::new(DriverState::Absent));
+        assert!(stops(&ending.hear(now, Notice::WorkersLost), Exit::WorkersLost.code()));
+        let mut ending = Ending::new(DriverState::Running);
+        ending.hear(now, Notice::DriverEnded(0));
+        assert_eq!(ending.hear(now, Notice::WorkersLost), []);
+        assert_eq!(ending.hear(now, ended(0)), [leave(0)]);
     }
 
     #[test]
