@@ -75,7 +75,7 @@ pub(super) fn run(env: &Environment, global: &Global, words: &[OsString]) -> i32
         return become_rank(&program, &env, global);
     }
     start_log(&format!("rank {}", launch.rank), LEVEL, global);
-    let setup = setup(global, Announcement::Silent);
+    let setup = setup(global, Announcement::Aside);
     conclude(part(&launch, &env, &setup, DriverSpec::Program { program, works: marker.is_some() }))
 }
 
@@ -187,7 +187,7 @@ fn local_with(
     });
     let (spec, announcement) = match driver {
         Some((program, marker)) => {
-            (DriverSpec::Program { program, works: marker.is_some() }, Announcement::Silent)
+            (DriverSpec::Program { program, works: marker.is_some() }, Announcement::Aside)
         }
         None => (DriverSpec::Nobody, announcement(global)),
     };
