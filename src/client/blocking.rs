@@ -20,7 +20,7 @@ use super::gather::{Gather, OnError};
 use super::map::Inputs;
 use super::{Call, Force, ReturnWhen, ScatterOptions, submit, wait};
 use crate::client;
-use crate::model::Data;
+use crate::model::{Data, WorkerId};
 use crate::security::ConnectionFile;
 use crate::wire::client::Query;
 
@@ -191,11 +191,14 @@ impl Client {
         wait_for(self.inner.query(query))
     }
 
-    /// The workers that hold each future's value, as JSON.
+    /// The workers that hold each future's value, in the order of the futures.
     ///
     /// # Errors
     /// As [`client::Client::query`].
-    pub fn who_has<T, F: Borrow<Future<T>>>(&self, futures: impl IntoIterator<Item = F>) -> Result<String> {
+    pub fn who_has<T, F: Borrow<Future<T>>>(
+        &self,
+        futures: impl IntoIterator<Item = F>,
+    ) -> Result<Vec<Vec<WorkerId>>> {
         wait_for(self.inner.who_has(asynchronous(futures)))
     }
 

@@ -37,12 +37,13 @@ async fn dial(file: &ConnectionFile, path: Option<&Path>) -> Result<(Connection,
     // No hash of tasks: a client may know fewer tasks than its cluster, or more. A call of one that the
     // workers lack is an error of that call.
     let connector = Connector::new(&file.credentials, hello(Role::Client, None)).map_err(|e| in_words(&e))?;
-    let connection = connector.connect(&file.scheduler, CONNECT).await.map_err(|error| match (&error, path) {
-        (ConnectError::Unreachable { source, .. }, Some(path)) => {
-            Error::Connect(file.describe_stale(path, source).into())
-        }
-        _ => in_words(&error),
-    })?;
+    let connection =
+        connector.connect(&file.scheduler, CONNECT).await.map_err(|error| match (&error, path) {
+            (ConnectError::Unreachable { source, .. }, Some(path)) => {
+                Error::Connect(file.describe_stale(path, source).into())
+            }
+            _ => in_words(&error),
+        })?;
     let pool = DataPool::new(&file.credentials, None, u64::MAX).map_err(|error| in_words(&error))?;
     Ok((connection, pool))
 }

@@ -39,7 +39,9 @@ pub enum Error {
         after: Duration,
     },
     /// Fewer workers than wanted have joined.
-    #[error("{joined} of {wanted} workers joined within {after:?}; the log of the launch says what keeps the others")]
+    #[error(
+        "{joined} of {wanted} workers joined within {after:?}; the log of the launch says what keeps the others"
+    )]
     Workers {
         /// How many are there.
         joined: usize,

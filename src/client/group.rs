@@ -187,7 +187,9 @@ mod tests {
 
     #[test]
     fn waiting_for_nothing_is_over_at_once() {
-        assert!([Until::All, Until::First, Until::Exception].iter().all(|until| group_of(*until, 0).is_met()));
+        assert!(
+            [Until::All, Until::First, Until::Exception].iter().all(|until| group_of(*until, 0).is_met())
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod completed;
 mod connect;
 mod error;
 mod fetch;
-mod future;
+pub mod future;
 mod gather;
 mod group;
 mod line;
@@ -41,7 +41,7 @@ pub use map::Inputs;
 pub use scatter::{Hash, ScatterOptions};
 pub use wait::{Done, ReturnWhen};
 
-use crate::model::Data;
+use crate::model::{Data, WorkerId};
 use crate::security::ConnectionFile;
 use crate::wire::client::{Cancel, Query};
 use session::{Link, Urgency, within};
@@ -231,16 +231,18 @@ impl Client {
         self.link.session.query(question(&query), &query).await
     }
 
-    /// The workers that hold each future's value, as JSON.
+    /// The workers that hold each future's value, in the order of the futures.
     ///
     /// # Errors
     /// As [`query`](Self::query).
     pub async fn who_has<T, F: Borrow<Future<T>>>(
         &self,
         futures: impl IntoIterator<Item = F>,
-    ) -> Result<String> {
+    ) -> Result<Vec<Vec<WorkerId>>> {
         let futures = futures.into_iter().map(|future| future.borrow().id()).collect();
-        self.query(Query::WhoHas { futures }).await
+        let answer = self.query(Query::WhoHas { futures }).await?;
+        serde_json::from_str(&answer)
+            .map_err(|error| Error::Refused { question: "who has", reason: error.to_string() })
     }
 
     /// Waits until `count` workers have joined.

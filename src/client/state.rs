@@ -177,7 +177,9 @@ impl State {
     /// Runs a failed call again; whether there was a failure to repeat.
     pub(super) fn retry(&mut self, id: FutureId) -> bool {
         let Some(slot) = self.table.slot(id) else { return false };
-        if self.end.is_some() || !matches!(&slot.state, SlotState::Failed(f) if matches!(**f, Failure::Task(_))) {
+        if self.end.is_some()
+            || !matches!(&slot.state, SlotState::Failed(f) if matches!(**f, Failure::Task(_)))
+        {
             return false;
         }
         slot.state = SlotState::Pending;

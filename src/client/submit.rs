@@ -40,10 +40,7 @@ pub(super) fn submit<T, M>(link: &Arc<Link>, call: Call<T>) -> Future<T, M> {
 }
 
 /// Submits calls, a chunk of them under one lock.
-pub(super) fn submit_all<T, M>(
-    link: &Arc<Link>,
-    calls: impl Iterator<Item = Call<T>>,
-) -> Vec<Future<T, M>> {
+pub(super) fn submit_all<T, M>(link: &Arc<Link>, calls: impl Iterator<Item = Call<T>>) -> Vec<Future<T, M>> {
     let session = &link.session;
     let mut futures = Vec::with_capacity(calls.size_hint().0);
     let mut chunk = Vec::with_capacity(CHUNK_CALLS);

@@ -137,9 +137,12 @@ impl Table {
 
     /// Every future without an outcome.
     pub(super) fn pending(&self) -> Vec<FutureId> {
-        let slots = self.chunks.iter().enumerate().filter_map(|(index, chunk)| Some((index, chunk.as_ref()?)));
+        let slots =
+            self.chunks.iter().enumerate().filter_map(|(index, chunk)| Some((index, chunk.as_ref()?)));
         slots
-            .flat_map(|(index, chunk)| chunk.slots.iter().enumerate().map(move |(at, slot)| (index, at, slot)))
+            .flat_map(|(index, chunk)| {
+                chunk.slots.iter().enumerate().map(move |(at, slot)| (index, at, slot))
+            })
             .filter(|(_, _, slot)| !slot.state.is_done())
             .map(|(index, at, _)| FutureId((index * CHUNK_SLOTS + at) as u32))
             .collect()
@@ -186,8 +189,7 @@ impl Table {
         let (mut before, mut at) = (NONE, slot.listeners);
         while at != NONE {
             let next = self.nodes[at as usize].next;
-            let is_member =
-                matches!(&self.nodes[at as usize].listener, Some(Listener::Member { group: g, .. }) if *g == group);
+            let is_member = matches!(&self.nodes[at as usize].listener, Some(Listener::Member { group: g, .. }) if *g == group);
             if !is_member {
                 before = at;
             } else {
