@@ -21,7 +21,7 @@ use super::map::Inputs;
 use super::{Call, Force, ReturnWhen, ScatterOptions, submit, wait};
 use crate::client;
 use crate::model::{Data, WorkerId};
-use crate::security::ConnectionFile;
+use crate::security::{ConnectionFile, Selector};
 use crate::wire::client::Query;
 
 /// A connection to a cluster; see [`client::Client`].
@@ -49,6 +49,14 @@ impl Client {
     /// As [`client::Client::connect`].
     pub fn connect(file: impl AsRef<Path>) -> Result<Self> {
         wait_for(client::Client::connect(file)).map(Self::from)
+    }
+
+    /// Connects to the cluster that `selector` means: a file, a job's, or the only one that runs.
+    ///
+    /// # Errors
+    /// As [`client::Client::find`].
+    pub fn find(selector: &Selector) -> Result<Self> {
+        wait_for(client::Client::find(selector)).map(Self::from)
     }
 
     /// Connects with the content of a connection file.

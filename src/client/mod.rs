@@ -42,7 +42,7 @@ pub use scatter::{Hash, ScatterOptions};
 pub use wait::{Done, ReturnWhen};
 
 use crate::model::{Data, WorkerId};
-use crate::security::ConnectionFile;
+use crate::security::{ConnectionFile, Selector};
 use crate::wire::client::{Cancel, Query};
 use session::{Link, Urgency, within};
 
@@ -73,6 +73,16 @@ impl Client {
     pub async fn connect(file: impl AsRef<Path>) -> Result<Self> {
         let path = file.as_ref();
         let session = connect::connect(connect::read_file(path)?, Some(path)).await?;
+        Ok(Self { link: Arc::new(Link { session }) })
+    }
+
+    /// Connects to the cluster that `selector` means: a file, a job's, or the only one that runs.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] if there is not exactly one, or if it does not answer.
+    pub async fn find(selector: &Selector) -> Result<Self> {
+        let (path, file) = connect::find(selector)?;
+        let session = connect::connect(file, Some(&path)).await?;
         Ok(Self { link: Arc::new(Link { session }) })
     }
 

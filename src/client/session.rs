@@ -344,7 +344,9 @@ impl Wait {
                 after,
             }));
         }
-        group.park(cx.waker());
+        let parked = group.park(cx.waker());
+        drop(state);
+        drop(parked);
         Poll::Pending
     }
 
@@ -376,7 +378,8 @@ impl Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        self.session.lock().close_group(self.group);
+        let closed = self.session.lock().close_group(self.group);
+        drop(closed);
     }
 }
 
