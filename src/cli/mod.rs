@@ -68,6 +68,7 @@ fn ask(env: &Environment, global: &Global, command: Command) -> i32 {
         Command::Stop(stop) => ask::stop(global, stop.code),
         Command::Explain(explain) => ask::explain(global, &explain.key),
         Command::Doctor => doctor(env, global),
+        Command::Bench(bench) => bench::run(&bench, global.json),
         Command::Completions { shell } => print(&arguments::completions(shell)),
         Command::Run(_) | Command::Local(_) | Command::Scheduler | Command::Worker(_) | Command::Topo(_) => {
             Exit::Internal.code()

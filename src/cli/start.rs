@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 
 use super::arguments::{Global, Local, Topo, Worker};
-use super::{ask, print, start_log, topo};
+use super::{ask, bench, print, start_log, topo};
 use crate::launch::driver::Program;
 use crate::launch::entry::{self, LIBRARIES};
 use crate::launch::local::{self, LocalOptions, WorkerKind};
@@ -31,6 +31,7 @@ pub(super) fn told(env: &Environment) -> i32 {
     let setup = setup(&global, Announcement::Silent);
     let role = env.get(process::ROLE).map(String::as_str);
     match (role, env.get(process::CONNECTION_FILE), role::detect(env)) {
+        (Some(bench::ZERO_WORKER), Some(file), _) => bench::zero_worker(Path::new(file)),
         (Some(local::WORKER), Some(file), _) => {
             start_log(&format!("worker {}", std::process::id()), LEVEL, &global);
             conclude(entry::join(Path::new(file), env, &setup, None))

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::error::Failure;
-use super::group::{Groups, Until};
+use super::group::{Group, Groups, Until};
 use super::table::{Listener, Slot, SlotState, Stored, Table};
 use crate::model::error::{ErrorKind, TaskError};
 use crate::model::unpack::unpack;
@@ -220,12 +220,14 @@ impl State {
         self.effects.wakers.extend(waker);
     }
 
-    /// Ends a group; futures that are not done no longer know it.
-    pub(super) fn close_group(&mut self, group: u32) {
-        let Some(closed) = self.groups.close(group) else { return };
+    /// Ends a group; futures that are not done no longer know it. The group is the caller's to drop, once the
+    /// lock is free: its waker may own a task that owns futures.
+    pub(super) fn close_group(&mut self, group: u32) -> Option<Group> {
+        let closed = self.groups.close(group)?;
         if closed.pending > 0 {
             closed.members.iter().for_each(|id| self.table.unlisten(*id, group));
         }
+        Some(closed)
     }
 
     /// A group of `ids`.

@@ -391,9 +391,12 @@ impl Hub {
         mailbox.open || !frames.is_empty()
     }
 
-    /// Forgets a peer whose reader and writer are both over.
+    /// The peer's connection is done with.
     pub(super) fn forget(&mut self, peer: PeerId) {
-        self.post.remove(peer);
+        match peer {
+            PeerId::Client(client) => drop(self.post.clients.remove(&client)),
+            PeerId::Worker(worker) => drop(self.post.workers.remove(&worker)),
+        }
     }
 }
 
@@ -462,13 +465,6 @@ impl Post {
             PeerId::Worker(worker) => {
                 self.workers.get_mut(&worker).map(|peer| (peer.outbox.outbox(), &mut peer.box_))
             }
-        }
-    }
-
-    fn remove(&mut self, peer: PeerId) {
-        match peer {
-            PeerId::Client(client) => drop(self.clients.remove(&client)),
-            PeerId::Worker(worker) => drop(self.workers.remove(&worker)),
         }
     }
 }
