@@ -173,6 +173,7 @@ impl<T, M> IntoArgument<T> for &Future<T, M> {
 macro_rules! containers {
     ($([$($generics:tt)*] $given:ty => $parameter:ty;)*) => {
         $(
+            #[diagnostic::do_not_recommend]
             impl<$($generics)*> IntoArgument<$parameter> for $given {
                 fn put(self, arguments: &mut ArgumentList) {
                     arguments.put_nested(&self);
@@ -208,6 +209,7 @@ containers! {
 macro_rules! arrays {
     ($([$($generics:tt)*] $given:ty => $parameter:ty;)*) => {
         $(
+            #[diagnostic::do_not_recommend]
             impl<$($generics)*> IntoArgument<$parameter> for $given {
                 fn put(self, arguments: &mut ArgumentList) {
                     arguments.put_nested(self.as_slice());
