@@ -1,5 +1,6 @@
 //! Tasks as a user writes and calls them, run as a worker runs them, without a cluster between.
-#![allow(clippy::unwrap_used, missing_docs)]
+// Calls take references and temporaries on purpose.
+#![allow(clippy::unwrap_used, clippy::needless_borrows_for_generic_args, missing_docs)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -39,7 +39,7 @@ impl Head {
 
     pub(super) fn write_nil(&mut self) -> Result<(), Fault> {
         self.nil_at = Some(self.written);
-        self.put(|head| rmp::encode::write_nil(head))
+        self.put(rmp::encode::write_nil)
     }
 
     pub(super) fn write_array_len(&mut self, count: usize) -> Result<(), Fault> {
