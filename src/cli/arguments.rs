@@ -49,7 +49,7 @@ pub struct Global {
         env = "DCLUSTER_CONNECTION_FILE",
         hide_env_values = true
     )]
-    #[arg(value_hint = ValueHint::FilePath)]
+    #[arg(visible_alias = "connect", value_hint = ValueHint::FilePath)]
     pub connection_file: Option<PathBuf>,
 
     /// The job whose cluster is meant

@@ -76,7 +76,7 @@ pub(super) fn run(env: &Environment, global: &Global, words: &[OsString]) -> i32
         return become_rank(&program, &env, global);
     }
     start_log(&format!("rank {}", launch.rank), LEVEL, global);
-    let setup = setup(global, Announcement::Silent);
+    let setup = setup(global, Announcement::Aside);
     conclude(part(&launch, &env, &setup, DriverSpec::Program { program, works: marker.is_some() }))
 }
 
@@ -188,7 +188,7 @@ fn local_with(
     });
     let (spec, announcement) = match driver {
         Some((program, marker)) => {
-            (DriverSpec::Program { program, works: marker.is_some() }, Announcement::Silent)
+            (DriverSpec::Program { program, works: marker.is_some() }, Announcement::Aside)
         }
         None => (DriverSpec::Nobody, announcement(global)),
     };
@@ -199,7 +199,9 @@ fn local_with(
 fn become_rank(program: &Program, env: &Environment, global: &Global) -> i32 {
     let mut command = std::process::Command::new(&program.path);
     command.args(&program.arguments).envs(env).env(process::ROLE, entry::RANK);
-    if let Ok(libraries) = std::env::join_paths(&global.tasks) {
+    if let Ok(libraries) = std::env::join_paths(&global.tasks)
+        && !libraries.is_empty()
+    {
         command.env(LIBRARIES, libraries);
     }
     if let Some(directory) = &global.log_dir {
