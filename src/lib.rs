@@ -7,7 +7,9 @@ extern crate self as dcluster;
 pub mod client;
 pub mod launch;
 pub mod model;
+pub mod prelude;
 pub mod registry;
+pub mod scheduler;
 pub mod security;
 pub mod topology;
 pub mod transport;
@@ -15,4 +17,5 @@ pub mod wire;
 pub mod worker;
 
 pub use client::argument::nested;
+pub use client::{Client, Error, Future, Result, blocking};
 pub use dcluster_macros::{main, task};

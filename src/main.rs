@@ -1,2 +1,7 @@
 //! The stock cluster program.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dcluster::cli::main()
+}

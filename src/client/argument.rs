@@ -87,7 +87,7 @@ thread_local! {
 }
 
 /// Inside an argument, a placeholder of the future's value.
-impl<T> Serialize for Future<T> {
+impl<T, M> Serialize for Future<T, M> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let index = SCOPE.with_borrow_mut(|scope| {
             let inputs = scope.as_mut()?;
@@ -157,13 +157,13 @@ impl<T: Data, const N: usize> IntoArgument<Vec<T>> for &[T; N] {
     }
 }
 
-impl<T> IntoArgument<T> for Future<T> {
+impl<T, M> IntoArgument<T> for Future<T, M> {
     fn put(self, arguments: &mut ArgumentList) {
         arguments.put_input(self.input());
     }
 }
 
-impl<T> IntoArgument<T> for &Future<T> {
+impl<T, M> IntoArgument<T> for &Future<T, M> {
     fn put(self, arguments: &mut ArgumentList) {
         arguments.put_input(self.input());
     }
@@ -183,25 +183,25 @@ macro_rules! containers {
 }
 
 containers! {
-    [T] Vec<Future<T>> => Vec<T>;
-    [T] Vec<&Future<T>> => Vec<T>;
-    [T] &Vec<Future<T>> => Vec<T>;
-    [T] &[Future<T>] => Vec<T>;
-    [T] &[&Future<T>] => Vec<T>;
-    [T] Option<Future<T>> => Option<T>;
-    [T] Option<&Future<T>> => Option<T>;
-    [T] &Option<Future<T>> => Option<T>;
-    [K: Serialize + Eq + Hash, V] HashMap<K, Future<V>> => HashMap<K, V>;
-    [K: Serialize + Eq + Hash, V] &HashMap<K, Future<V>> => HashMap<K, V>;
-    [K: Serialize + Ord, V] BTreeMap<K, Future<V>> => BTreeMap<K, V>;
-    [K: Serialize + Ord, V] &BTreeMap<K, Future<V>> => BTreeMap<K, V>;
-    [A, B] (Future<A>, Future<B>) => (A, B);
-    [A, B] (&Future<A>, &Future<B>) => (A, B);
-    [A, B] &(Future<A>, Future<B>) => (A, B);
-    [A, B, C] (Future<A>, Future<B>, Future<C>) => (A, B, C);
-    [A, B, C] (&Future<A>, &Future<B>, &Future<C>) => (A, B, C);
-    [A, B, C, D] (Future<A>, Future<B>, Future<C>, Future<D>) => (A, B, C, D);
-    [A, B, C, D] (&Future<A>, &Future<B>, &Future<C>, &Future<D>) => (A, B, C, D);
+    [T, M] Vec<Future<T, M>> => Vec<T>;
+    [T, M] Vec<&Future<T, M>> => Vec<T>;
+    [T, M] &Vec<Future<T, M>> => Vec<T>;
+    [T, M] &[Future<T, M>] => Vec<T>;
+    [T, M] &[&Future<T, M>] => Vec<T>;
+    [T, M] Option<Future<T, M>> => Option<T>;
+    [T, M] Option<&Future<T, M>> => Option<T>;
+    [T, M] &Option<Future<T, M>> => Option<T>;
+    [K: Serialize + Eq + Hash, V, M] HashMap<K, Future<V, M>> => HashMap<K, V>;
+    [K: Serialize + Eq + Hash, V, M] &HashMap<K, Future<V, M>> => HashMap<K, V>;
+    [K: Serialize + Ord, V, M] BTreeMap<K, Future<V, M>> => BTreeMap<K, V>;
+    [K: Serialize + Ord, V, M] &BTreeMap<K, Future<V, M>> => BTreeMap<K, V>;
+    [A, B, M] (Future<A, M>, Future<B, M>) => (A, B);
+    [A, B, M] (&Future<A, M>, &Future<B, M>) => (A, B);
+    [A, B, M] &(Future<A, M>, Future<B, M>) => (A, B);
+    [A, B, C, M] (Future<A, M>, Future<B, M>, Future<C, M>) => (A, B, C);
+    [A, B, C, M] (&Future<A, M>, &Future<B, M>, &Future<C, M>) => (A, B, C);
+    [A, B, C, D, M] (Future<A, M>, Future<B, M>, Future<C, M>, Future<D, M>) => (A, B, C, D);
+    [A, B, C, D, M] (&Future<A, M>, &Future<B, M>, &Future<C, M>, &Future<D, M>) => (A, B, C, D);
 }
 
 /// Arrays of futures, for a list or for an array of the same length.
@@ -218,10 +218,10 @@ macro_rules! arrays {
 }
 
 arrays! {
-    [T, const N: usize] [Future<T>; N] => Vec<T>;
-    [T, const N: usize] [&Future<T>; N] => Vec<T>;
-    [T, const N: usize] &[Future<T>; N] => Vec<T>;
-    [T, const N: usize] [Future<T>; N] => [T; N];
-    [T, const N: usize] [&Future<T>; N] => [T; N];
-    [T, const N: usize] &[Future<T>; N] => [T; N];
+    [T, M, const N: usize] [Future<T, M>; N] => Vec<T>;
+    [T, M, const N: usize] [&Future<T, M>; N] => Vec<T>;
+    [T, M, const N: usize] &[Future<T, M>; N] => Vec<T>;
+    [T, M, const N: usize] [Future<T, M>; N] => [T; N];
+    [T, M, const N: usize] [&Future<T, M>; N] => [T; N];
+    [T, M, const N: usize] &[Future<T, M>; N] => [T; N];
 }

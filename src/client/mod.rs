@@ -1,7 +1,324 @@
-//! The client's side: how calls are described and what stands for their results.
+//! The client: submits calls to a cluster and hands out futures of their results.
 //!
-//! [`call`] holds a call before it is submitted, [`argument`] what may be given to one, [`future`] what one gets.
+//! [`Client`] and [`Future`] are what programs use, [`blocking`](mod@blocking) has the same without `async`.
+//! Inside, a [`session`] is a [`state`] under a lock and a [`line`] to the scheduler; everything else is a
+//! way to wait for futures ([`wait`], [`completed`], [`gather`]) or to move values ([`fetch`], [`scatter`]).
 
 pub mod argument;
+pub mod blocking;
 pub mod call;
-pub mod future;
+mod completed;
+mod connect;
+mod error;
+mod fetch;
+mod future;
+mod gather;
+mod group;
+mod line;
+mod map;
+mod progress;
+mod scatter;
+mod session;
+mod state;
+mod submit;
+mod table;
+mod wait;
+
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use argument::IntoArgument;
+pub use call::Call;
+pub use completed::{AsCompleted, Timed};
+pub use error::{Error, Result};
+pub use future::{Async, Blocking, Future, Status};
+pub use gather::{Gather, OnError};
+pub use map::Inputs;
+pub use scatter::{Hash, ScatterOptions};
+pub use wait::{Done, ReturnWhen};
+
+use crate::model::Data;
+use crate::security::ConnectionFile;
+use crate::wire::client::{Cancel, Query};
+use session::{Link, Urgency, within};
+
+/// Whether a cancel also takes the result from others who want it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Force {
+    /// It does not.
+    #[default]
+    No,
+    /// It does.
+    Yes,
+}
+
+/// A connection to a cluster.
+///
+/// A clone is another handle of the same connection. It is closed by [`close`](Self::close), or when the last
+/// handle and the last of its futures are dropped.
+#[derive(Clone)]
+pub struct Client {
+    link: Arc<Link>,
+}
+
+impl Client {
+    /// Connects to the cluster that a connection file describes.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] if the file cannot be used or nobody answers as it says.
+    pub async fn connect(file: impl AsRef<Path>) -> Result<Self> {
+        let path = file.as_ref();
+        let session = connect::connect(connect::read_file(path)?, Some(path)).await?;
+        Ok(Self { link: Arc::new(Link { session }) })
+    }
+
+    /// Connects with the content of a connection file.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] if nobody answers at its address, or somebody else.
+    pub async fn connect_with(file: ConnectionFile) -> Result<Self> {
+        let session = connect::connect(file, None).await?;
+        Ok(Self { link: Arc::new(Link { session }) })
+    }
+
+    /// The scheduler's `host:port`.
+    pub fn address(&self) -> &str {
+        &self.link.session.address
+    }
+
+    /// Submits a call and returns at once.
+    ///
+    /// Whatever is wrong with the call, or with the client, is the error of the future.
+    pub fn submit<T>(&self, call: Call<T>) -> Future<T> {
+        submit::submit(&self.link, call)
+    }
+
+    /// Submits a call for each input, or for each combination of zipped inputs until the shortest ends.
+    ///
+    /// `map(inc::call, xs)`, `map(add::call, (xs, ys))`.
+    pub fn map<F, A, I: Inputs<F, A>>(&self, function: F, inputs: I) -> Vec<Future<I::Output>> {
+        submit::submit_all(&self.link, inputs.calls(function))
+    }
+
+    /// Waits for all futures in a container and returns the same container with their results.
+    ///
+    /// # Errors
+    /// The first error among the futures, as soon as one has failed.
+    pub async fn gather<G: Gather>(&self, futures: G) -> Result<G::Output> {
+        self.gather_with(OnError::Raise, futures).await
+    }
+
+    /// [`gather`](Self::gather), which may leave out what failed.
+    ///
+    /// # Errors
+    /// With [`OnError::Skip`], only errors that have no list or map around them.
+    pub async fn gather_with<G: Gather>(&self, on_error: OnError, futures: G) -> Result<G::Output> {
+        gather::gather(&self.link.session, &futures, on_error).await
+    }
+
+    /// Sends a value to a worker, and returns its future when it is there.
+    ///
+    /// # Errors
+    /// [`Error::Pack`], [`Error::Scatter`], or that of a lost connection.
+    pub async fn scatter<T: Data>(&self, value: T) -> Result<Future<T>> {
+        self.scatter_with(value, &ScatterOptions::default()).await
+    }
+
+    /// [`scatter`](Self::scatter) with options.
+    ///
+    /// # Errors
+    /// As [`scatter`](Self::scatter).
+    pub async fn scatter_with<T: Data>(&self, value: T, options: &ScatterOptions) -> Result<Future<T>> {
+        let futures = self.scatter_all_with([value], options).await?;
+        Ok(futures.into_iter().next().expect("a value has a future"))
+    }
+
+    /// Sends each of these values to a worker, spread over all.
+    ///
+    /// # Errors
+    /// As [`scatter`](Self::scatter).
+    pub async fn scatter_all<T: Data>(&self, values: impl IntoIterator<Item = T>) -> Result<Vec<Future<T>>> {
+        self.scatter_all_with(values, &ScatterOptions::default()).await
+    }
+
+    /// [`scatter_all`](Self::scatter_all) with options.
+    ///
+    /// # Errors
+    /// As [`scatter`](Self::scatter).
+    pub async fn scatter_all_with<T: Data>(
+        &self,
+        values: impl IntoIterator<Item = T>,
+        options: &ScatterOptions,
+    ) -> Result<Vec<Future<T>>> {
+        scatter::scatter(&self.link, values.into_iter().collect(), options).await
+    }
+
+    /// Sends each value of a map to a worker; the futures have the same keys.
+    ///
+    /// # Errors
+    /// As [`scatter`](Self::scatter).
+    pub async fn scatter_map<K, T, M>(&self, values: M) -> Result<HashMap<K, Future<T>>>
+    where
+        K: Eq + std::hash::Hash,
+        T: Data,
+        M: IntoIterator<Item = (K, T)>,
+    {
+        let (keys, values): (Vec<K>, Vec<T>) = values.into_iter().unzip();
+        let futures = self.scatter_all(values).await?;
+        Ok(keys.into_iter().zip(futures).collect())
+    }
+
+    /// Waits for futures together.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], which says how many are left.
+    pub async fn wait<T, F: Borrow<Future<T>>>(
+        &self,
+        futures: impl IntoIterator<Item = F>,
+        return_when: ReturnWhen,
+        timeout: Option<Duration>,
+    ) -> Result<Done<T>> {
+        let futures = futures.into_iter().map(|future| future.borrow().clone()).collect();
+        wait::wait(&self.link.session, futures, return_when, timeout).await
+    }
+
+    /// Yields futures in the order in which they are done; failed and cancelled ones too.
+    pub fn as_completed<T>(&self, futures: impl IntoIterator<Item = Future<T>>) -> AsCompleted<T> {
+        AsCompleted::new(&self.link.session, futures)
+    }
+
+    /// Cancels futures: at once here; on the cluster if nobody else wants the results, or by force.
+    ///
+    /// `reason` comes back in the error of each, and of what depends on them.
+    pub fn cancel<T, F: Borrow<Future<T>>>(
+        &self,
+        futures: impl IntoIterator<Item = F>,
+        force: Force,
+        reason: &str,
+    ) {
+        let futures = futures.into_iter().map(|future| future.borrow().id()).collect();
+        let cancel = Cancel { futures, force: force == Force::Yes, reason: reason.to_owned() };
+        self.link.session.cancel(&cancel);
+    }
+
+    /// Runs failed tasks again, and the failed ones that they need.
+    pub fn retry<T, F: Borrow<Future<T>>>(&self, futures: impl IntoIterator<Item = F>) {
+        let session = &self.link.session;
+        let mut state = session.lock();
+        for future in futures {
+            state.retry(future.borrow().id());
+        }
+        session.appended(state, Urgency::Soon);
+    }
+
+    /// Workers, tasks by state and clients, as JSON.
+    ///
+    /// # Errors
+    /// That of a lost or closed connection.
+    pub async fn status(&self) -> Result<String> {
+        self.query(Query::Status).await
+    }
+
+    /// The scheduler's answer to a question, as JSON.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if it has none, or that of a lost or closed connection.
+    pub async fn query(&self, query: Query) -> Result<String> {
+        self.link.session.query(question(&query), &query).await
+    }
+
+    /// The workers that hold each future's value, as JSON.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub async fn who_has<T, F: Borrow<Future<T>>>(
+        &self,
+        futures: impl IntoIterator<Item = F>,
+    ) -> Result<String> {
+        let futures = futures.into_iter().map(|future| future.borrow().id()).collect();
+        self.query(Query::WhoHas { futures }).await
+    }
+
+    /// Waits until `count` workers have joined.
+    ///
+    /// # Errors
+    /// [`Error::Workers`] when the time is up.
+    pub async fn wait_for_workers(&self, count: usize, timeout: Option<Duration>) -> Result<()> {
+        let session = &self.link.session;
+        let mut joined = session.joined.subscribe();
+        let enough = async {
+            loop {
+                session.check()?;
+                if *joined.borrow_and_update() >= count {
+                    return Ok(());
+                }
+                if joined.changed().await.is_err() {
+                    return Err(session.end());
+                }
+            }
+        };
+        let done = within(session, timeout, enough).await;
+        done.unwrap_or_else(|| {
+            let joined = *session.joined.borrow();
+            Err(Error::Workers { joined, wanted: count, after: timeout.unwrap_or_default() })
+        })
+    }
+
+    /// Waits until all are done, with a bar per function if standard error is a terminal.
+    pub async fn progress<T, F: Borrow<Future<T>>>(&self, futures: impl IntoIterator<Item = F>) {
+        let futures: Vec<_> = futures.into_iter().map(|future| future.borrow().clone()).collect();
+        let mut counts = BTreeMap::new();
+        for future in &futures {
+            *counts.entry(future.reference().group().to_owned()).or_default() += 1;
+        }
+        progress::progress(self.as_completed(futures), counts).await;
+    }
+
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// Closes the connection and gives every reference back; later calls fail.
+    pub async fn close(&self) {
+        let session = &self.link.session;
+        let mut over = session.over.subscribe();
+        session.close();
+        let _ = over.wait_for(|over| *over).await;
+    }
+
+    /// Ends the cluster, all ranks, with this exit code, and closes the connection.
+    ///
+    /// # Errors
+    /// That of a connection that was lost or closed before.
+    pub async fn shutdown(&self, code: i32) -> Result<()> {
+        let answer = self.query(Query::Stop { code }).await;
+        let end = match answer {
+            Ok(_) | Err(Error::Ended { .. }) => Ok(()),
+            Err(error) => Err(error),
+        };
+        self.close().await;
+        end
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let joined = *self.link.session.joined.borrow();
+        write!(f, "<Client: {}, {joined} workers joined>", self.address())
+    }
+}
+
+fn question(query: &Query) -> &'static str {
+    match query {
+        Query::Status => "status",
+        Query::Topology => "topology",
+        Query::Explain { .. } => "explain",
+        Query::Story { .. } => "story",
+        Query::WhoHas { .. } => "who has",
+        Query::Stop { .. } => "stop",
+    }
+}

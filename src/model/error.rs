@@ -128,6 +128,18 @@ impl TaskError {
         Self::new(ErrorKind::ResultType, format!("the result cannot leave the worker: {reason}"))
     }
 
+    /// The bytes in which it travels.
+    pub fn pack(&self) -> Vec<u8> {
+        rmp_serde::to_vec(self).expect("an error is strings and numbers")
+    }
+
+    /// What [`pack`](Self::pack) made; of other bytes, an error that says so.
+    pub fn unpack(bytes: &[u8]) -> Self {
+        rmp_serde::from_slice(bytes).unwrap_or_else(|error| {
+            Self::new(ErrorKind::Error, format!("the task failed, and its error cannot be read: {error}"))
+        })
+    }
+
     /// What is known about it.
     pub fn into_failure(self) -> Failure {
         *self.0

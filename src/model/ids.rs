@@ -36,6 +36,14 @@ pub struct Key(pub u128);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TaskId(pub u64);
 
+impl Key {
+    /// The key as people see it: the function's last name and the first digits, `inc-1f0c2d3e`.
+    pub fn shown(self, function: &str) -> String {
+        let function = function.rsplit("::").next().unwrap_or(function);
+        format!("{function}-{:08x}", (self.0 >> 96) as u32)
+    }
+}
+
 impl TaskId {
     /// The id of the task in `slot` in its `generation`-th use.
     pub const fn new(slot: u32, generation: u32) -> Self {

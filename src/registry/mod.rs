@@ -123,17 +123,22 @@ impl Registry {
         Ok(registry)
     }
 
-    /// Adds the tasks of a library (a `cdylib` with `dcluster::export_tasks!()`), which stays loaded for good.
+    /// Adds the tasks of a library (a `cdylib` with `dcluster::export_tasks!()`), which stays loaded for good;
+    /// returns how many there are that were not known.
     ///
     /// # Errors
     /// `RegistryError` if it is no task library, was built for another dcluster, or brings a name that is taken.
     pub fn add_library(&mut self, path: &Path) -> Result<usize, RegistryError> {
         let tasks = library::open(path)?;
-        // Built-in tasks are linked into every library as well.
-        let own: Vec<_> = tasks.iter().copied().filter(|task| !task.name.starts_with("dcluster::")).collect();
+        // Built-in tasks are linked into every library as well, and a library may be named twice.
+        let is_known = |task: &TaskDefinition| self.tasks.iter().any(|known| std::ptr::eq(*known, task));
+        let is_own = |task: &&TaskDefinition| !task.name.starts_with("dcluster::") && !is_known(task);
+        let own: Vec<_> = tasks.iter().copied().filter(is_own).collect();
         let count = own.len();
         self.add(own)?;
-        self.libraries.push(path.to_owned());
+        if count > 0 {
+            self.libraries.push(path.to_owned());
+        }
         Ok(count)
     }
 
@@ -182,5 +187,53 @@ impl Registry {
         self.tasks = sorted;
         self.by_id = by_id;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn unused(_: Arguments<'_>) -> Result<Value, TaskError> {
+        Ok(Value::new(()))
+    }
+
+    fn task(name: &'static str, signature: &str, line: u32) -> &'static TaskDefinition {
+        let id = function_id(&format!("{name}\0{signature}"));
+        let signature = String::leak(signature.to_owned());
+        let purity = Purity::Pure;
+        Box::leak(Box::new(TaskDefinition { name, signature, file: "a.rs", line, purity, run: unused, id }))
+    }
+
+    #[test]
+    fn tasks_are_found_by_id_and_described_by_name() {
+        let registry = Registry::of([task("b", "()", 1), task("a", "()", 2)]).unwrap();
+        let names: Vec<_> = registry.describe().iter().map(|task| task.name).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(registry.find(function_id("b\0()")).unwrap().line, 1);
+        assert!(registry.find(FunctionId(0)).is_none());
+        assert_eq!(task("x::y::z", "", 0).short_name(), "z");
+    }
+
+    #[test]
+    fn the_table_hash_tells_names_and_signatures_apart_and_not_their_order() {
+        let hash = |tasks: &[&'static TaskDefinition]| Registry::of(tasks.to_vec()).unwrap().table_hash();
+        let (a, b) = (task("a", "()", 1), task("b", "()", 1));
+        assert_eq!(hash(&[a, b]), hash(&[b, a]));
+        assert_ne!(hash(&[a, b]), hash(&[a]));
+        assert_ne!(hash(&[a]), hash(&[task("a", "(i64)", 1)]));
+        assert_eq!(hash(&[a]), hash(&[task("a", "()", 99)]));
+    }
+
+    #[test]
+    fn two_tasks_of_one_name_are_refused_with_both_places() {
+        let error = Registry::of([task("a", "()", 7), task("a", "(i64)", 9)]).unwrap_err().to_string();
+        assert!(error.starts_with("two tasks are named `a`: a.rs:7 and a.rs:9"), "{error}");
+    }
+
+    #[test]
+    fn every_linked_task_is_loaded() {
+        assert!(Registry::load().is_ok());
     }
 }

@@ -22,7 +22,6 @@ use super::tls::TlsRole;
 /// All three are PEM. It serialises, to be broadcast and written; printing it shows no key, and its memory
 /// is wiped when dropped.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Credentials {
     pub(super) authority: String,
     pub(super) certificate: String,

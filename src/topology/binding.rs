@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::share::{Share, share_out};
 use super::verdict::{Verdict, judge};
-use super::{CpuSet, Machine, NumaId};
+use super::{Core, CpuSet, Machine, NumaId};
 
 /// What one rank is bound to.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -143,13 +143,12 @@ pub(super) struct Group {
 pub fn plan(machine: &Machine, ranks: &[RankRequest]) -> Vec<Binding> {
     let seats = take_seats(machine, ranks);
     let verdict = judge(machine, &seats);
-    let (groups, mut warnings) = match verdict {
+    let (groups, warnings) = match verdict {
         Verdict::Sane { groups, warnings } => (groups, warnings),
         Verdict::Unfit { area, warning } => {
             (vec![Group { cpus: area, members: (0..seats.len()).collect() }], vec![warning])
         }
     };
-    warnings.extend(oversubscribed(machine, &groups));
 
     let mut planned: Vec<(usize, Binding)> = Vec::with_capacity(seats.len());
     for group in &groups {
@@ -159,13 +158,16 @@ pub fn plan(machine: &Machine, ranks: &[RankRequest]) -> Vec<Binding> {
         let decided_by = if kept { DecidedBy::Launcher } else { DecidedBy::Plan };
         for (&seat, share) in group.members.iter().zip(share_out(&area, &roles)) {
             let seat = &seats[seat];
-            let mut binding = Binding::of(machine, seat.role, share, decided_by);
-            binding.warnings.clone_from(&warnings);
-            planned.push((seat.at, binding));
+            planned.push((seat.at, Binding::of(machine, seat.role, share, decided_by)));
         }
     }
     planned.sort_by_key(|(at, _)| *at);
-    planned.into_iter().map(|(_, binding)| binding).collect()
+    let mut bindings: Vec<Binding> = planned.into_iter().map(|(_, binding)| binding).collect();
+    let warnings: Vec<Warning> = warnings.into_iter().chain(oversubscribed(machine, &bindings)).collect();
+    for binding in &mut bindings {
+        binding.warnings.clone_from(&warnings);
+    }
+    bindings
 }
 
 impl Binding {
@@ -219,19 +221,18 @@ fn take_seats(machine: &Machine, ranks: &[RankRequest]) -> Vec<Seat> {
     seats
 }
 
-fn oversubscribed(machine: &Machine, groups: &[Group]) -> Option<Warning> {
-    let short = |group: &&Group| machine.core_count_of(&group.cpus) < group.members.len();
-    let (mut ranks, mut cores) = (0, 0);
-    for group in groups.iter().filter(short) {
-        ranks += group.members.len();
-        cores += machine.core_count_of(&group.cpus);
-    }
-    if ranks == 0 {
+/// Two ranks on one core; the plan lets that happen only where there are more ranks than cores.
+fn oversubscribed(machine: &Machine, bindings: &[Binding]) -> Option<Warning> {
+    let ranks_on =
+        |core: &Core| bindings.iter().filter(|binding| !binding.cpus.is_disjoint(&core.pus)).count();
+    let counts: Vec<usize> = machine.cores().map(ranks_on).filter(|&ranks| ranks > 0).collect();
+    if counts.iter().all(|&ranks| ranks == 1) {
         return None;
     }
+    let (ranks, cores) = (bindings.len(), counts.len());
+    let plural = if cores == 1 { "" } else { "s" };
     let text = format!(
-        "{ranks} ranks share {cores} {}, so their tasks slow each other down: start at most {cores} here",
-        if cores == 1 { "core" } else { "cores" },
+        "{ranks} ranks share {cores} core{plural} and slow each other down: start at most {cores} on this host"
     );
     Some(Warning::new(WarningKind::Oversubscribed, text))
 }

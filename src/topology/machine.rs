@@ -201,6 +201,11 @@ impl Machine {
         self.cores().filter(|core| !core.pus.is_disjoint(cpus)).count()
     }
 
+    /// `cpus` and the siblings of each on its core.
+    pub fn whole_cores_of(&self, cpus: &CpuSet) -> CpuSet {
+        self.cores().filter(|core| !core.pus.is_disjoint(cpus)).flat_map(|core| core.pus.iter()).collect()
+    }
+
     /// The memory of all NUMA nodes listed, in bytes.
     pub fn memory_bytes(&self) -> u64 {
         self.numa_nodes().map(|node| (node.id, node.memory_bytes)).collect::<BTreeMap<_, _>>().values().sum()

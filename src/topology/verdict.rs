@@ -73,7 +73,7 @@ fn stacked(machine: &Machine, seats: &[Seat], groups: &[Group], used: &CpuSet) -
     Some(Warning::new(WarningKind::Stacked, text))
 }
 
-/// Two groups with CPUs in common, or one with more ranks than cores beside others with cores to spare.
+/// Two groups with CPUs (or, if cores suffice, cores) in common, or one with more ranks than cores beside others with cores to spare.
 fn overlapping(machine: &Machine, seats: &[Seat], groups: &[Group], used: &CpuSet) -> Option<Warning> {
     let name = |group: &Group| {
         let ranks = super::cpuset::ranges(group.members.iter().map(|&seat| seats[seat].local_rank));
@@ -82,9 +82,10 @@ fn overlapping(machine: &Machine, seats: &[Seat], groups: &[Group], used: &CpuSe
     let enough_cores = machine.core_count_of(used) >= seats.len();
     let enough_pus = used.len() >= seats.len();
     for (at, group) in groups.iter().enumerate() {
-        if let Some(other) = groups[at + 1..].iter().find(|other| !other.cpus.is_disjoint(&group.cpus)) {
+        let taken = if enough_cores { machine.whole_cores_of(&group.cpus) } else { group.cpus.clone() };
+        if let Some(other) = groups[at + 1..].iter().find(|other| !other.cpus.is_disjoint(&taken)) {
             let text = format!(
-                "the launcher gave {} and {}, which overlap; all ranks are rebound: {UNBIND}",
+                "the launcher gave {} and {}, which share cores; all ranks are rebound: {UNBIND}",
                 name(group),
                 name(other)
             );

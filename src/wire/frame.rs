@@ -107,7 +107,7 @@ impl FrameReader {
     }
 
     /// The next complete frame; `None` when more bytes are needed.
-    pub fn next(&mut self) -> Result<Option<Frame>, FrameError> {
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         let Some((header, _)) = self.received.split_first_chunk::<HEADER_BYTES>() else {
             return Ok(None);
         };
@@ -181,7 +181,7 @@ mod tests {
 
     fn drain(reader: &mut FrameReader) -> Result<Vec<(u8, Vec<u8>)>, FrameError> {
         let mut frames = Vec::new();
-        while let Some(Frame { opcode, body }) = reader.next()? {
+        while let Some(Frame { opcode, body }) = reader.next_frame()? {
             frames.push((opcode, body.to_vec()));
         }
         Ok(frames)
@@ -227,7 +227,7 @@ mod tests {
     fn an_oversize_frame_is_refused_before_memory_is_reserved() {
         let mut reader = FrameReader::new(FrameLimit { body_bytes_max: 1000 });
         feed(&mut reader, &header(7, u32::MAX));
-        let error = reader.next().unwrap_err();
+        let error = reader.next_frame().unwrap_err();
         assert_eq!(error, FrameError::TooLong { opcode: 7, body_bytes: u32::MAX, body_bytes_max: 1000 });
         assert!(reader.buffer().capacity() <= 2 * CHUNK_BYTES_MIN);
     }
@@ -236,16 +236,16 @@ mod tests {
     fn a_frame_at_the_limit_is_accepted() {
         let mut reader = FrameReader::new(FrameLimit { body_bytes_max: 4 });
         feed(&mut reader, &header(1, 4));
-        assert_eq!(reader.next(), Ok(None));
+        assert_eq!(reader.next_frame(), Ok(None));
         feed(&mut reader, b"body");
-        assert_eq!(reader.next(), Ok(Some(Frame { opcode: 1, body: Bytes::from_static(b"body") })));
+        assert_eq!(reader.next_frame(), Ok(Some(Frame { opcode: 1, body: Bytes::from_static(b"body") })));
     }
 
     #[test]
     fn a_header_with_reserved_bytes_is_refused() {
         let mut reader = FrameReader::new(FrameLimit::default());
         feed(&mut reader, &[0, 0, 0, 0, 1, 0, 1, 0]);
-        assert_eq!(reader.next(), Err(FrameError::Reserved([0, 0, 0, 0, 1, 0, 1, 0])));
+        assert_eq!(reader.next_frame(), Err(FrameError::Reserved([0, 0, 0, 0, 1, 0, 1, 0])));
     }
 
     #[test]
@@ -256,8 +256,8 @@ mod tests {
         append(&mut bytes, 2, |out| out.extend_from_slice(&[2; 100]));
         feed(&mut reader, &bytes);
         let start = reader.buffer().as_ptr();
-        let first = reader.next().unwrap().unwrap();
-        let second = reader.next().unwrap().unwrap();
+        let first = reader.next_frame().unwrap().unwrap();
+        let second = reader.next_frame().unwrap().unwrap();
         assert_eq!(first.body.as_ptr(), start.wrapping_add(HEADER_BYTES));
         assert_eq!(second.body.as_ptr(), start.wrapping_add(2 * HEADER_BYTES + 100));
     }

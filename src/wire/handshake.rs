@@ -258,7 +258,7 @@ mod tests {
     fn framed(bytes: &[u8]) -> Frame {
         let mut reader = FrameReader::new(FrameLimit::HANDSHAKE);
         reader.buffer().extend_from_slice(bytes);
-        reader.next().unwrap().unwrap()
+        reader.next_frame().unwrap().unwrap()
     }
 
     #[test]

@@ -163,6 +163,17 @@ fn overlapping_ranks_are_rebound_inside_what_the_launcher_used() {
 }
 
 #[test]
+fn ranks_allocated_by_pu_keep_their_siblings() {
+    let bindings = plan(&machine("core:4 pu:2"), &workers(&["0", "1", "2", "3"]));
+    assert_eq!(cpus(&bindings), ["0", "1", "2", "3"]);
+    assert_eq!(kinds(&bindings), [WarningKind::Oversubscribed]);
+    // With a core for each they get one.
+    let bindings = plan(&machine("core:4 pu:2"), &workers(&["0", "1,4-7"]));
+    assert_eq!(kinds(&bindings), [WarningKind::Overlapping]);
+    assert_eq!(cpus(&bindings), ["0-1", "4-7"]);
+}
+
+#[test]
 fn ranks_spread_over_packages_are_brought_together() {
     let two = machine("package:2 numa:1 core:4");
     let bindings = plan(&two, &workers(&["0-1,4-5", "2-3,6-7"]));
@@ -250,10 +261,13 @@ proptest! {
             prop_assert!(!(clash && cores >= ranks.len()), "{:?}", cpus(&bindings));
             prop_assert!(!(clash && binding.sharing == Sharing::Exclusive), "{:?}", cpus(&bindings));
         }
-        prop_assert_eq!(
-            cores < ranks.len(),
-            bindings[0].warnings.iter().any(|warning| warning.kind == WarningKind::Oversubscribed),
-        );
+        // Cores are shared only if the launcher allocated fewer than one to each rank.
+        let warned = bindings[0].warnings.iter().any(|warning| warning.kind == WarningKind::Oversubscribed);
+        let touched = |core: &Core| bindings.iter().filter(|b| !b.cpus.is_disjoint(&core.pus)).count();
+        prop_assert_eq!(warned, machine.cores().any(|core| touched(core) > 1));
+        let given: CpuSet = ranks.iter().flat_map(|rank| rank.cpus.iter()).collect();
+        prop_assert!(!warned || cores < ranks.len() || machine.core_count_of(&given) < ranks.len());
+        prop_assert!(warned || cores >= ranks.len());
     }
 
     #[test]

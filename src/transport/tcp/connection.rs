@@ -161,7 +161,9 @@ impl ReadHalf {
 
     /// The next frame among what has been received, `None` if it is not complete yet.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, ReadError> {
-        self.frames.next().map_err(|source| ReadError::Frame { remote: Arc::clone(&self.remote), source })
+        self.frames
+            .next_frame()
+            .map_err(|source| ReadError::Frame { remote: Arc::clone(&self.remote), source })
     }
 
     /// Waits for the next frame; `None` when the peer has closed.

@@ -31,12 +31,12 @@ pub(super) struct Manners {
 #[derive(Debug)]
 pub(super) struct Rejected {
     pub(super) failure: Failure,
-    socket: Option<Socket>,
+    socket: Option<Box<Socket>>,
 }
 
 impl Rejected {
     pub(super) fn new(failure: impl Into<Failure>, socket: Option<Socket>) -> Self {
-        Self { failure: failure.into(), socket }
+        Self { failure: failure.into(), socket: socket.map(Box::new) }
     }
 
     /// Closes the connection in a way that lets the peer read what was said to it; gives what went wrong.
@@ -105,7 +105,7 @@ impl Manners {
         frames: &mut FrameReader,
     ) -> Result<(u16, Hello), Failure> {
         loop {
-            if let Some(frame) = frames.next()? {
+            if let Some(frame) = frames.next_frame()? {
                 return match First::read(&frame)? {
                     First::Refused { reason } => Err(Failure::Refused { reason }),
                     First::Hello { protocol, hello } => {

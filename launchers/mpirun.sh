@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# mpirun with the settings that suit dcluster: Open MPI or MPICH, by itself or inside an allocation.
+#
+#   launchers/mpirun.sh -n 4 dcluster run -- ./app       everything is handed to mpirun as it is
+#   MPIRUN=/opt/mpi/bin/mpirun launchers/mpirun.sh ...   another mpirun than the one on PATH
+#
+# Each setting is an environment variable that is left alone where you have set it:
+#   - ranks are not bound: dcluster binds them itself (dcluster topo shows how);
+#   - a lost rank does not end the others (Open MPI 4);
+#   - data goes through UCX where this Open MPI has it, over shared memory and TCP but without CMA: the plain
+#     TCP transport, and CMA, take the surviving ranks down when one dies in the middle of a transfer;
+#   - on a machine outside any allocation, more ranks than cores are allowed: rank 0 only schedules.
+set -euo pipefail
+
+mpirun=${MPIRUN:-mpirun}
+
+usage() {
+    sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+}
+
+# set_default NAME VALUE: export NAME=VALUE unless the caller has set NAME.
+set_default() {
+    export "$1=${!1-$2}"
+}
+
+case ${1:-} in
+'' | -h | --help)
+    usage
+    [ $# -gt 0 ] || exit 2
+    exit 0
+    ;;
+esac
+
+if ! command -v "$mpirun" >/dev/null; then
+    echo "mpirun.sh: no $mpirun on PATH: install MPI (make setup), load its module, or set MPIRUN" >&2
+    exit 127
+fi
+version=$("$mpirun" --version 2>/dev/null || true)
+
+in_allocation() {
+    [ -n "${SLURM_JOB_ID:-}${PBS_JOBID:-}${LSB_JOBID:-}${FLUX_JOB_ID:-}" ]
+}
+
+# The ompi_info beside this mpirun (Debian names it ompi_info whatever mpirun is called).
+has_ucx() {
+    local beside
+    beside=$(dirname "$(command -v "$mpirun")")/ompi_info
+    [ -x "$beside" ] || beside=ompi_info
+    "$beside" --parsable --param pml ucx 2>/dev/null | grep -q '^mca:pml:ucx:'
+}
+
+case $version in
+*'(Open MPI)'*)
+    set_default OMPI_MCA_hwloc_base_binding_policy none
+    set_default OMPI_MCA_orte_enable_recovery 1
+    # Inside Slurm, keep the allocation when one of its nodes fails.
+    set_default OMPI_MCA_plm_slurm_args --no-kill
+    if has_ucx; then
+        set_default OMPI_MCA_pml ucx
+        # By default Open MPI takes UCX only on some fabrics.
+        set_default OMPI_MCA_pml_ucx_tls any
+        set_default OMPI_MCA_pml_ucx_devices any
+        # With InfiniBand and its kin, everything but CMA; the short list where there are none.
+        if compgen -G '/sys/class/infiniband/*' >/dev/null; then
+            set_default UCX_TLS ^cma
+        else
+            set_default UCX_TLS posix,tcp,self
+        fi
+        set_default UCX_LOG_LEVEL error
+        # Rust reports its own crashes.
+        set_default UCX_ERROR_SIGNALS ''
+    else
+        set_default OMPI_MCA_btl_vader_single_copy_mechanism none
+    fi
+    if ! in_allocation; then
+        set_default OMPI_MCA_rmaps_base_oversubscribe 1
+        set_default PRTE_MCA_rmaps_default_mapping_policy :oversubscribe
+    fi
+    # Open MPI 5 takes the binding from its own runtime, and refuses root under another name.
+    set_default PRTE_MCA_hwloc_default_binding_policy none
+    if [ "$(id -u)" -eq 0 ]; then
+        export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+        export PRTE_ALLOW_RUN_AS_ROOT=1 PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    fi
+    ;;
+*HYDRA*)
+    # MPICH neither binds ranks by default nor minds root or oversubscription.
+    ;;
+*)
+    echo "mpirun.sh: $mpirun is neither Open MPI nor MPICH: started without settings" >&2
+    ;;
+esac
+
+exec "$mpirun" "$@"

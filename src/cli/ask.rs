@@ -1,0 +1,108 @@
+//! Commands that ask a running cluster: `status`, `stop`, `explain`, and `topo` of a cluster.
+//!
+//! They are clients like any other: they find a connection file, connect, ask once and print.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::arguments::Global;
+use super::{explain, print, status, topo};
+use crate::client::{Client, Error};
+use crate::launch::{Exit, with_causes};
+use crate::security::ConnectionFile;
+use crate::security::run_directory::{FindError, Selector, Surroundings};
+use crate::wire::client::Query;
+
+/// How long a cluster may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(20);
+
+/// The connection file that is meant.
+///
+/// # Errors
+/// [`FindError`] if there is none, or more than one.
+pub(super) fn find(global: &Global) -> Result<(PathBuf, ConnectionFile), FindError> {
+    let selector = match (&global.connection_file, &global.job) {
+        (Some(file), _) => Selector::Path(file.clone()),
+        (None, Some(job)) => Selector::Job(job.clone()),
+        (None, None) => Selector::Only,
+    };
+    Surroundings::of_process().find(&selector)
+}
+
+pub(super) fn status(global: &Global) -> i32 {
+    answered(global, Query::Status, status::table)
+}
+
+pub(super) fn topo(global: &Global) -> i32 {
+    answered(global, Query::Topology, topo::of_cluster)
+}
+
+pub(super) fn explain(global: &Global, key: &str) -> i32 {
+    answered(global, Query::Explain { key: key.to_owned() }, explain::text)
+}
+
+pub(super) fn stop(global: &Global, code: i32) -> i32 {
+    concluded(
+        global,
+        |client| async move { client.shutdown(code).await },
+        |()| {
+            match global.json {
+                true => print(format!("{}\n", serde_json::json!({"stopped": true, "code": code})).as_bytes()),
+                false => print(b"the cluster ends\n"),
+            };
+        },
+    )
+}
+
+fn answered(global: &Global, query: Query, text: fn(&Value) -> String) -> i32 {
+    let ask = |client: Client| async move {
+        let answer = client.query(query).await;
+        client.close().await;
+        answer
+    };
+    concluded(global, ask, |answer| {
+        let value = serde_json::from_str::<Value>(&answer);
+        match (global.json, value) {
+            (true, _) | (_, Err(_)) => print(format!("{answer}\n").as_bytes()),
+            (false, Ok(value)) => print(text(&value).as_bytes()),
+        };
+    })
+}
+
+/// Connects, asks, and shows the answer; the exit code.
+fn concluded<T, Asking>(global: &Global, ask: impl FnOnce(Client) -> Asking, show: impl FnOnce(T)) -> i32
+where
+    Asking: Future<Output = Result<T, Error>>,
+{
+    let path = match find(global) {
+        Ok((path, _)) => path,
+        Err(error) => return failed(&error, Exit::Unavailable),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error, Exit::Internal),
+    };
+    let conversation = async {
+        let client = Client::connect(&path).await?;
+        ask(client).await
+    };
+    match runtime.block_on(async { tokio::time::timeout(ANSWER_MAX, conversation).await }) {
+        Ok(Ok(answer)) => {
+            show(answer);
+            Exit::Success.code()
+        }
+        Ok(Err(error @ Error::Connect { .. })) => failed(&error, Exit::Unavailable),
+        Ok(Err(error)) => failed(&error, Exit::Failure),
+        Err(_) => {
+            eprintln!("error: the cluster did not answer within {} s", ANSWER_MAX.as_secs());
+            Exit::Timeout.code()
+        }
+    }
+}
+
+fn failed(error: &dyn std::error::Error, exit: Exit) -> i32 {
+    eprintln!("error: {}", with_causes(error));
+    exit.code()
+}

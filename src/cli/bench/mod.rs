@@ -1,0 +1,3 @@
+//! The benchmark suite: every figure by name, with its unit.
+
+pub mod core;

@@ -1,0 +1,54 @@
+//! Connecting: from a connection file to a session, or to words about what to do.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::{Error, Result};
+use super::line;
+use super::session::Session;
+use crate::security::ConnectionFile;
+use crate::transport::data::DataPool;
+use crate::transport::tcp::{ConnectError, Connection, Connector, hello};
+use crate::wire::handshake::Role;
+
+/// How long a scheduler may take to answer; it may still be starting.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Reads a connection file.
+pub(super) fn read_file(path: &Path) -> Result<ConnectionFile> {
+    ConnectionFile::load(path).map_err(|error| Error::Connect(line::chain(&error).into()))
+}
+
+/// Connects as a connection file says; `path` is where it was found, if it came from there.
+pub(super) async fn connect(file: ConnectionFile, path: Option<&Path>) -> Result<Arc<Session>> {
+    let address: Arc<str> = file.scheduler.as_str().into();
+    let path = path.map(Path::to_owned);
+    let connect = async move || dial(&file, path.as_deref()).await;
+    match line::start(address, nonce(), connect)?.await {
+        Ok(connected) => connected,
+        Err(_) => Err(Error::Connect("the connection's thread ended before it was connected".into())),
+    }
+}
+
+async fn dial(file: &ConnectionFile, path: Option<&Path>) -> Result<(Connection, DataPool)> {
+    let in_words = |error: &dyn std::error::Error| Error::Connect(line::chain(error).into());
+    // No hash of tasks: a client may know fewer tasks than its cluster, or more. A call of one that the
+    // workers lack is an error of that call.
+    let connector = Connector::new(&file.credentials, hello(Role::Client, None)).map_err(|e| in_words(&e))?;
+    let connection =
+        connector.connect(&file.scheduler, CONNECT).await.map_err(|error| match (&error, path) {
+            (ConnectError::Unreachable { source, .. }, Some(path)) => {
+                Error::Connect(file.describe_stale(path, source).into())
+            }
+            _ => in_words(&error),
+        })?;
+    let pool = DataPool::new(&file.credentials, None, u64::MAX).map_err(|error| in_words(&error))?;
+    Ok((connection, pool))
+}
+
+/// A number that no other client of this cluster has, but for an accident of one in 2⁶⁴.
+fn nonce() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,226 @@
+//! The connection of a client to its scheduler, and the thread that lives on it.
+//!
+//! The thread reads frames and books them in the [`Session`], expires waits, runs fetches and puts, and
+//! writes what callers have appended. Callers may also write, through [`Line::poll_write`].
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, oneshot};
+
+use super::error::Error;
+use super::session::Session;
+use super::state::Io;
+use crate::transport::data::DataPool;
+use crate::transport::tcp::{Connection, ReadHalf, WriteHalf};
+
+/// How long the thread watches the outbox after it was busy, for messages that nobody wakes it for.
+const LINGER: Duration = Duration::from_millis(2);
+/// How long the scheduler has to close its end after this one was closed.
+const CLOSE: Duration = Duration::from_secs(2);
+
+/// What callers and the connection's thread share of a connection.
+pub(super) struct Line {
+    writer: Mutex<Writer>,
+    wake: Notify,
+}
+
+struct Writer {
+    half: WriteHalf,
+    frames: Vec<u8>,
+}
+
+/// Why the thread stops.
+enum Stop {
+    /// The client was closed, or the cluster has ended.
+    Over,
+    /// The connection is of no more use, for this reason.
+    Lost(String),
+}
+
+impl Line {
+    /// Wakes the connection's thread.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Sleeps until woken.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Writes what `take` puts into its argument, until it puts nothing.
+    pub(super) fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        mut take: impl FnMut(&mut Vec<u8>),
+    ) -> Poll<io::Result<()>> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Writer { half, frames } = &mut *writer;
+        ready!(half.poll_flush(cx))?;
+        loop {
+            frames.clear();
+            take(frames);
+            if frames.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(pin!(half.write_all(frames)).poll(cx))?;
+        }
+    }
+}
+
+impl Line {
+    /// Tells the scheduler that nothing follows.
+    pub(super) async fn close(&self) -> io::Result<()> {
+        poll_fn(|cx| {
+            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            // Closing goes on where an earlier attempt stopped.
+            pin!(writer.half.close()).poll(cx)
+        })
+        .await
+    }
+}
+
+/// Starts the thread of a client: it connects with `connect`, and hands the session to the receiver.
+pub(super) fn start<C>(
+    address: Arc<str>,
+    nonce: u64,
+    connect: C,
+) -> Result<oneshot::Receiver<Result<Arc<Session>, Error>>, Error>
+where
+    C: AsyncFnOnce() -> Result<(Connection, DataPool), Error> + Send + 'static,
+{
+    let (sender, receiver) = oneshot::channel();
+    std::thread::Builder::new().name("dcluster-client".to_owned()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(sender.send(Err(error.into()))),
+        };
+        runtime.block_on(async {
+            let (connection, pool) = match connect().await {
+                Ok(connected) => connected,
+                Err(error) => return drop(sender.send(Err(error))),
+            };
+            let (reader, half) = connection.split();
+            let line = Line { writer: Mutex::new(Writer { half, frames: Vec::new() }), wake: Notify::new() };
+            let session = Arc::new(Session::new(line, pool, address, nonce));
+            if sender.send(Ok(session.clone())).is_err() {
+                session.close();
+            }
+            live(&session, reader).await;
+        });
+    })?;
+    Ok(receiver)
+}
+
+/// Serves the connection until it ends, and tells whoever waits.
+async fn live(session: &Arc<Session>, mut reader: ReadHalf) {
+    let stop = serve(session, &mut reader).await;
+    match stop {
+        Stop::Over => close(session, &mut reader).await,
+        Stop::Lost(reason) => {
+            tracing::debug!(address = %session.address, reason, "the connection to the scheduler is lost");
+            session.ended(Error::Lost { address: session.address.clone(), reason: reason.into() });
+        }
+    }
+    session.over.send_replace(true);
+}
+
+async fn serve(session: &Arc<Session>, reader: &mut ReadHalf) -> Stop {
+    let mut broken: Option<io::Error> = None;
+    loop {
+        let blocked = match &broken {
+            Some(_) => false,
+            None => match poll_fn(|cx| Poll::Ready(session.poll_write(cx))).await {
+                Poll::Ready(Ok(())) => false,
+                Poll::Pending => true,
+                // What the scheduler said before it went is read first.
+                Poll::Ready(Err(error)) => {
+                    broken = Some(error);
+                    false
+                }
+            },
+        };
+        let Some(deadline) = rest(session, blocked || broken.is_some()) else { return Stop::Over };
+        tokio::select! {
+            biased;
+            filled = reader.fill() => match filled {
+                Ok(true) => if let Err(reason) = read(session, reader) { return Stop::Lost(reason) },
+                Ok(false) => return Stop::Lost("it closed the connection".to_owned()),
+                Err(error) => return Stop::Lost(match broken {
+                    Some(broken) => format!("{error} ({broken})"),
+                    None => chain(&error),
+                }),
+            },
+            () = session.woken() => {}
+            _ = poll_fn(|cx| session.poll_write(cx)), if blocked => {}
+            () = sleep_until(deadline) => session.expire(),
+        }
+    }
+}
+
+/// Books every frame that has arrived.
+fn read(session: &Session, reader: &mut ReadHalf) -> Result<(), String> {
+    session.lock().io = Io::Awake;
+    while let Some(frame) = reader.next_frame().map_err(|error| chain(&error))? {
+        session.receive(&frame).map_err(|error| format!("it sent a message that makes no sense: {error}"))?;
+    }
+    Ok(())
+}
+
+/// Starts jobs and decides how long to sleep: the next deadline, or None inside if there is none. None if the
+/// client has ended.
+#[allow(clippy::option_option)]
+fn rest(session: &Session, stuck: bool) -> Option<Option<Instant>> {
+    let mut state = session.lock();
+    state.jobs.drain(..).for_each(|job| drop(tokio::spawn(job)));
+    if state.end.is_some() && (stuck || state.outbox.outbox().is_empty()) {
+        return None;
+    }
+    let deadline = state.groups.next_deadline();
+    if !stuck && !state.outbox.outbox().is_empty() {
+        return Some(Some(Instant::now()));
+    }
+    match state.io {
+        Io::Awake => {
+            state.io = Io::Lingering;
+            let linger = Instant::now() + LINGER;
+            Some(Some(deadline.map_or(linger, |deadline| deadline.min(linger))))
+        }
+        Io::Lingering | Io::Asleep => {
+            state.io = Io::Asleep;
+            Some(deadline)
+        }
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Writes what is left, closes this end, and waits a little for the other to do so.
+async fn close(session: &Session, reader: &mut ReadHalf) {
+    let closing = async {
+        poll_fn(|cx| session.poll_write(cx)).await?;
+        session.close_line().await?;
+        while reader.fill().await.unwrap_or(false) {
+            while let Ok(Some(_)) = reader.next_frame() {}
+        }
+        io::Result::Ok(())
+    };
+    let _ = tokio::time::timeout(CLOSE, closing).await;
+}
+
+/// An error and its causes in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,407 @@
+//! A connected client as its handles share it: the state, the line to the scheduler, and when to write.
+//!
+//! Calls lock the state, append to the outbox and return. Who writes: the caller, if nothing was written for
+//! some microseconds or if it is about to wait, because a wake of the connection's thread costs more than the
+//! write; that thread otherwise, so that a burst leaves in batches. Next: [`super::state`], [`super::line`].
+
+use std::future::{Future, poll_fn};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::task::{Context, Poll, Waker};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+
+use super::error::{Error, Failure, Result};
+use super::group::{Group, Until};
+use super::line::Line;
+use super::state::{Effects, Io, Job, State};
+use crate::model::{FutureId, WorkerId};
+use crate::transport::data::DataPool;
+use crate::wire::client::{Cancel, Query, ToClientMessage};
+use crate::wire::{WireError, frame::Frame};
+
+/// How soon what was appended has to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// The caller is about to wait for an answer.
+    Now,
+    /// With whatever else is appended meanwhile.
+    Soon,
+    /// Nobody waits for it.
+    Later,
+}
+
+/// A connected client.
+pub(crate) struct Session {
+    state: Mutex<State>,
+    line: Line,
+    thread: ThreadId,
+    /// Connections to the workers' data ports; used on the connection's thread.
+    pub(super) pool: DataPool,
+    /// The scheduler's `host:port`.
+    pub(super) address: Arc<str>,
+    /// Makes keys of this client that no other makes.
+    pub(super) nonce: u64,
+    callbacks: OnceLock<mpsc::Sender<Box<dyn FnOnce() + Send>>>,
+    /// How many workers have joined.
+    pub(super) joined: watch::Sender<usize>,
+    /// Whether the connection's thread has ended.
+    pub(super) over: watch::Sender<bool>,
+}
+
+/// What every handle of a client holds; the client is closed when the last one is dropped.
+pub(crate) struct Link {
+    /// The client.
+    pub(super) session: Arc<Session>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.session.close();
+    }
+}
+
+impl Session {
+    /// A client on a line that is up; made on the connection's thread.
+    pub(super) fn new(line: Line, pool: DataPool, address: Arc<str>, nonce: u64) -> Self {
+        Self {
+            state: Mutex::new(State::new()),
+            line,
+            thread: std::thread::current().id(),
+            pool,
+            address,
+            nonce,
+            callbacks: OnceLock::new(),
+            joined: watch::Sender::new(0),
+            over: watch::Sender::new(false),
+        }
+    }
+
+    /// The state. Nothing that holds it waits, writes, or runs a user's code.
+    #[inline]
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets go of the state, and sees to it that what was appended leaves.
+    #[inline]
+    pub(super) fn appended(&self, mut state: MutexGuard<'_, State>, urgency: Urgency) {
+        let effects = state.effects();
+        let nothing = state.outbox.outbox().is_empty() && state.jobs.is_empty();
+        let by_itself = match (state.io, urgency) {
+            _ if nothing => None,
+            (Io::Awake, _) | (Io::Lingering, Urgency::Later) => None,
+            (_, Urgency::Now) if state.jobs.is_empty() => Some(true),
+            (_, Urgency::Soon) if state.jobs.is_empty() && state.is_quiet() => Some(true),
+            _ => {
+                state.io = Io::Awake;
+                Some(false)
+            }
+        };
+        drop(state);
+        match by_itself {
+            Some(true) => self.write(),
+            Some(false) => self.line.wake(),
+            None => {}
+        }
+        self.perform(effects);
+    }
+
+    /// Writes from the calling thread; the connection's thread goes on where the socket takes no more.
+    fn write(&self) {
+        if !matches!(self.poll_write(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(()))) {
+            self.rouse();
+        }
+    }
+
+    /// Writes what is in the outbox. An error is the connection's thread's to report, after what arrived.
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.line.poll_write(cx, |frames| {
+            let mut state = self.lock();
+            state.outbox.outbox().swap_into(frames);
+            state.flushed = Instant::now();
+        })
+    }
+
+    /// Closes the writing end after what was written.
+    pub(super) async fn close_line(&self) -> std::io::Result<()> {
+        self.line.close().await
+    }
+
+    /// Whether the caller is the connection's thread, which must not wait for itself.
+    pub(super) fn is_own_thread(&self) -> bool {
+        std::thread::current().id() == self.thread
+    }
+
+    /// Runs `work` on the connection's thread, where the pool lives; None if the client ends first.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (sender, receiver) = oneshot::channel();
+        self.start(Box::pin(async move { drop(sender.send(work.await)) }));
+        receiver.await.ok()
+    }
+
+    fn start(&self, job: Job) {
+        let mut state = self.lock();
+        if state.end.is_none() {
+            state.jobs.push(job);
+        }
+        self.appended(state, Urgency::Now);
+    }
+
+    /// Expires the waits whose deadline has passed.
+    pub(super) fn expire(&self) {
+        let mut state = self.lock();
+        state.expire(Instant::now());
+        let effects = state.effects();
+        drop(state);
+        self.perform(effects);
+    }
+
+    /// Cancels futures: here at once, there as the message says.
+    pub(super) fn cancel(&self, cancel: &Cancel) {
+        let mut state = self.lock();
+        if state.end.is_none() {
+            state.outbox.cancel(cancel);
+        }
+        let reason = cancel.reason.as_str().into();
+        cancel.futures.iter().for_each(|id| state.cancelled(*id, &reason));
+        self.appended(state, Urgency::Now);
+    }
+
+    /// Wakes the connection's thread whatever it does.
+    pub(super) fn rouse(&self) {
+        self.lock().io = Io::Awake;
+        self.line.wake();
+    }
+
+    /// Wakes waiters and passes callbacks on; the state is not locked.
+    pub(super) fn perform(&self, mut effects: Effects) {
+        effects.wake();
+        for callback in effects.callbacks {
+            let queue = self.callbacks.get_or_init(spawn_callbacks);
+            let _ = queue.send(callback);
+        }
+    }
+
+    /// Books a frame of the scheduler's.
+    pub(super) fn receive(&self, frame: &Frame) -> Result<(), WireError> {
+        let message = ToClientMessage::read(frame.opcode, &frame.body)?;
+        let mut state = self.lock();
+        let booked = match message {
+            ToClientMessage::Notify(mut reader) => state.notified(&mut reader),
+            ToClientMessage::Placed(placed) => {
+                state.placed(placed);
+                Ok(())
+            }
+            ToClientMessage::Reply(number, answer) => {
+                state.replied(number, answer);
+                Ok(())
+            }
+            ToClientMessage::Peers(peers) => {
+                state.joined(peers);
+                self.joined.send_replace(state.peers.len());
+                Ok(())
+            }
+            ToClientMessage::Closing(closing) => {
+                let (address, reason) = (self.address.clone(), closing.reason.into());
+                state.ended(Failure::Gone(Error::Ended { address, reason }));
+                Ok(())
+            }
+        };
+        let effects = state.effects();
+        drop(state);
+        self.perform(effects);
+        booked
+    }
+
+    /// Ends the client: whatever is pending fails with `error`, unless it has ended before.
+    pub(super) fn ended(&self, error: Error) {
+        let mut state = self.lock();
+        state.ended(Failure::Gone(error));
+        let effects = state.effects();
+        drop(state);
+        self.perform(effects);
+        self.joined.send_modify(|_| {});
+    }
+
+    /// Takes leave of the scheduler: what was appended still leaves, the rest is over.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        if state.end.is_none() {
+            state.outbox.close();
+            state.ended(Failure::Gone(Error::Closed { address: self.address.clone() }));
+        }
+        let effects = state.effects();
+        drop(state);
+        self.perform(effects);
+        self.joined.send_modify(|_| {});
+        self.write();
+        self.rouse();
+    }
+
+    /// Why nothing works any more, if so.
+    pub(super) fn check(&self) -> Result<()> {
+        match &self.lock().end {
+            Some(end) => Err(end.of(String::new)),
+            None => Ok(()),
+        }
+    }
+
+    /// Why nothing works any more; for when an answer did not come.
+    pub(super) fn end(&self) -> Error {
+        let closed = || Error::Closed { address: self.address.clone() };
+        self.check().err().unwrap_or_else(closed)
+    }
+
+    /// Asks a question.
+    pub(super) async fn query(&self, question: &'static str, query: &Query) -> Result<String> {
+        self.check()?;
+        match self.ask(query).await {
+            Ok(answer) => answer.map_err(|reason| Error::Refused { question, reason }),
+            Err(_) => Err(self.end()),
+        }
+    }
+
+    /// Sends a question; the receiver fails if the client ends before the answer.
+    fn ask(&self, query: &Query) -> oneshot::Receiver<Result<String, String>> {
+        let mut state = self.lock();
+        let (number, reply) = state.expect_reply();
+        state.outbox.query(number, query);
+        self.appended(state, Urgency::Now);
+        reply
+    }
+
+    /// The data address of a worker.
+    pub(super) fn peer(&self, worker: WorkerId) -> Option<Arc<str>> {
+        self.lock().peers.get(&worker).cloned()
+    }
+
+    /// Waits for futures together.
+    pub(super) fn wait(
+        self: &Arc<Self>,
+        ids: impl Iterator<Item = FutureId>,
+        until: Until,
+        after: Option<Duration>,
+    ) -> Wait {
+        let mut state = self.lock();
+        let group = state.open_group(ids, until, after.map(|after| Instant::now() + after));
+        let urgency = if state.groups.group(group).is_met() { Urgency::Soon } else { Urgency::Now };
+        self.deadline_moved(&mut state, after.is_some());
+        self.appended(state, urgency);
+        Wait { session: self.clone(), group, after }
+    }
+
+    /// Lets the connection's thread look at the deadlines again.
+    pub(super) fn deadline_moved(&self, state: &mut State, moved: bool) {
+        if moved && state.io != Io::Awake {
+            state.io = Io::Awake;
+            self.line.wake();
+        }
+    }
+
+    /// Sleeps until the connection's thread is woken.
+    pub(super) async fn woken(&self) {
+        self.line.woken().await;
+    }
+}
+
+/// A wait for a group of futures; dropping it gives the wait up.
+pub(crate) struct Wait {
+    session: Arc<Session>,
+    group: u32,
+    after: Option<Duration>,
+}
+
+impl Wait {
+    /// Waits until the group's condition is met, or fails with a time-out.
+    pub(super) async fn met(&self) -> Result<()> {
+        poll_fn(|cx| self.poll_met(cx)).await
+    }
+
+    /// [`met`](Self::met), polled.
+    pub(super) fn poll_met(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let mut state = self.session.lock();
+        let group = state.groups.group(self.group);
+        if group.is_met() {
+            return Poll::Ready(Ok(()));
+        }
+        if group.expired {
+            let after = self.after.unwrap_or_default();
+            return Poll::Ready(Err(Error::Timeout {
+                left: group.pending,
+                total: group.members.len(),
+                after,
+            }));
+        }
+        group.park(cx.waker());
+        Poll::Pending
+    }
+
+    /// Looks at the group, or changes it.
+    pub(super) fn group<R>(&self, look: impl FnOnce(&mut Group) -> R) -> R {
+        look(self.session.lock().groups.group(self.group))
+    }
+
+    /// Adds futures to the group.
+    pub(super) fn join_all(&self, ids: impl Iterator<Item = FutureId>) {
+        let mut state = self.session.lock();
+        ids.for_each(|id| state.join_group(self.group, id));
+        self.session.appended(state, Urgency::Soon);
+    }
+
+    /// The client whose futures these are.
+    pub(super) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// Sets the deadline `after` from this moment.
+    pub(super) fn set_deadline(&mut self, after: Duration) {
+        self.after = Some(after);
+        let mut state = self.session.lock();
+        state.groups.set_deadline(self.group, Instant::now() + after);
+        self.session.deadline_moved(&mut state, true);
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.session.lock().close_group(self.group);
+    }
+}
+
+/// The result of `future`, or None once `after` has passed.
+pub(super) async fn within<T>(
+    session: &Arc<Session>,
+    after: Option<Duration>,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    let Some(after) = after else { return Some(future.await) };
+    // A group that waits for each of no futures is met never and expires in time.
+    let timer = session.wait(std::iter::empty(), Until::Each, Some(after));
+    let mut future = std::pin::pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => timer.poll_met(cx).map(|_| None),
+    })
+    .await
+}
+
+/// Callbacks run one after the other on a thread of their own, which ends with the client.
+fn spawn_callbacks() -> mpsc::Sender<Box<dyn FnOnce() + Send>> {
+    let (sender, receiver) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
+    let spawned = std::thread::Builder::new().name("dcluster-callback".to_owned()).spawn(move || {
+        for callback in receiver {
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(callback)).is_err() {
+                tracing::warn!("a callback of a future panicked");
+            }
+        }
+    });
+    if let Err(error) = spawned {
+        tracing::error!(%error, "no thread for the callbacks of futures; they are not called");
+    }
+    sender
+}

@@ -1,0 +1,168 @@
+//! A worker, as one process: from its connection to its exit code.
+//!
+//! The worker runs on threads of its own; the main thread sleeps on a channel and hears of its end and of signals.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+
+use super::ending::Manner;
+use super::exit::Exit;
+use super::signals::{self, Heard};
+use super::{LaunchError, with_causes};
+use crate::registry::Registry;
+use crate::security::ConnectionFile;
+use crate::topology::Binding;
+use crate::transport::tcp::Reach;
+use crate::wire::worker::Shutdown;
+use crate::worker::{self, WorkerConfig, WorkerError};
+
+/// How long the scheduler may take to be reached.
+pub const CONNECT_MAX: Duration = Duration::from_secs(30);
+/// How long a worker that got a signal waits for the scheduler to end it in order.
+const SIGNAL_GRACE: Duration = Duration::from_secs(2);
+/// How long it may then take to end by itself.
+const LEAVE_MAX: Duration = Duration::from_secs(4);
+
+/// What a worker is given.
+#[derive(Debug, Clone)]
+pub struct WorkerPlan {
+    /// Its scheduler.
+    pub connection: ConnectionFile,
+    /// Its tasks.
+    pub registry: Arc<Registry>,
+    /// Where it runs.
+    pub binding: Binding,
+    /// Its rank, if it has one.
+    pub rank: Option<u32>,
+    /// Who reaches its data port.
+    pub reach: Reach,
+    /// What it may use.
+    pub memory_bytes_max: u64,
+}
+
+/// What the main thread of a worker hears.
+#[derive(Debug)]
+pub enum WorkerNotice {
+    /// A signal.
+    Signal(Heard),
+    /// The worker is over.
+    Ended(Result<Shutdown, WorkerError>),
+}
+
+/// A worker that runs in this process.
+#[derive(Debug)]
+pub struct RunningWorker {
+    stop: Option<oneshot::Sender<Shutdown>>,
+}
+
+impl RunningWorker {
+    /// Starts it; `notify` hears of its end.
+    ///
+    /// # Errors
+    /// If its thread cannot be started.
+    pub fn start(
+        plan: WorkerPlan,
+        notify: impl FnOnce(Result<Shutdown, WorkerError>) + Send + 'static,
+    ) -> Result<Self, LaunchError> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = oneshot::channel();
+        let config = WorkerConfig {
+            scheduler: plan.connection.scheduler.clone(),
+            credentials: plan.connection.credentials,
+            registry: plan.registry,
+            binding: plan.binding,
+            rank: plan.rank,
+            reach: plan.reach,
+            memory_bytes_max: plan.memory_bytes_max,
+            connect_within: CONNECT_MAX,
+        };
+        let told = async {
+            match stopped.await {
+                Ok(shutdown) => shutdown,
+                // Whoever could stop it is gone, and so is every reason to.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        thread::Builder::new()
+            .name("worker".to_owned())
+            .spawn(move || notify(runtime.block_on(worker::run(config, told))))?;
+        Ok(Self { stop: Some(stop) })
+    }
+
+    /// Ends it.
+    pub fn stop(&mut self, shutdown: Shutdown) {
+        if let Some(stop) = self.stop.take() {
+            // It may be over already.
+            let _ = stop.send(shutdown);
+        }
+    }
+}
+
+/// The channel of a worker's main thread, made before its signals are listened to.
+pub fn notices() -> (Sender<WorkerNotice>, Receiver<WorkerNotice>) {
+    channel()
+}
+
+/// Runs a worker to its end on the main thread: the exit code, and how to leave.
+///
+/// # Errors
+/// If its thread cannot be started.
+pub fn follow(
+    plan: WorkerPlan,
+    (sender, receiver): (Sender<WorkerNotice>, Receiver<WorkerNotice>),
+) -> Result<(i32, Manner), LaunchError> {
+    let ended = sender.clone();
+    let mut worker = RunningWorker::start(plan, move |end| drop(ended.send(WorkerNotice::Ended(end))))?;
+    signals::heed();
+    // The sender stays, so that the channel never closes.
+    let _sender = sender;
+    let mut signal: Option<(i32, Instant)> = None;
+    let mut stopping = false;
+    loop {
+        let notice = match signal {
+            None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some((_, until)) => receiver.recv_timeout(until.saturating_duration_since(Instant::now())),
+        };
+        match (notice, signal) {
+            (Ok(WorkerNotice::Ended(end)), _) => return Ok(verdict(end)),
+            (Ok(WorkerNotice::Signal(Heard::End(libc::SIGINT))), Some((number, _))) => {
+                return Ok((Exit::Signal(number).code(), Manner::AtOnce));
+            }
+            (Ok(WorkerNotice::Signal(Heard::End(number))), None) => {
+                signal = Some((number, Instant::now() + SIGNAL_GRACE));
+            }
+            (Ok(WorkerNotice::Signal(_)), _) => {}
+            (Err(RecvTimeoutError::Timeout), Some((number, _))) if !stopping => {
+                stopping = true;
+                signal = Some((number, Instant::now() + LEAVE_MAX));
+                let reason = format!("this worker got signal {number}");
+                worker.stop(Shutdown { reason, code: Exit::Signal(number).code() });
+            }
+            (Err(_), signal) => {
+                let code = signal.map_or(Exit::Internal, |(number, _)| Exit::Signal(number)).code();
+                return Ok((code, Manner::AtOnce));
+            }
+        }
+    }
+}
+
+/// How a worker's end is seen from outside.
+fn verdict(end: Result<Shutdown, WorkerError>) -> (i32, Manner) {
+    match end {
+        Ok(shutdown) => (shutdown.code, Manner::InOrder),
+        Err(error) => {
+            tracing::error!("{}", with_causes(&error));
+            let exit = match error {
+                WorkerError::Connect(_) => Exit::Unavailable,
+                WorkerError::SchedulerLost { .. } | WorkerError::Write { .. } => Exit::SchedulerLost,
+                _ => Exit::Internal,
+            };
+            (exit.code(), Manner::AtOnce)
+        }
+    }
+}

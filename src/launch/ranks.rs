@@ -1,0 +1,295 @@
+//! The ranks of a launcher: each meets the others, is bound, and leads or follows.
+//!
+//! Order matters: environment, signals and MPI before any thread; the binding before the threads that inherit it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use super::driver::Program;
+use super::ending::{Manner, Notice};
+use super::exit::{self, Exit};
+use super::follow::{self, RunningWorker, WorkerNotice, WorkerPlan};
+use super::lead::{DriverPlan, Lead};
+use super::local::{self, WorkerProcess};
+use super::meet::{Agreement, agree};
+use super::role::{Environment, Launch};
+use super::scheduler::BoundScheduler;
+use super::signals::{self, Heard, Scope};
+use super::way::{Met, Over};
+use super::{LaunchError, leftovers, memory};
+use crate::registry::Registry;
+use crate::security::ConnectionFile;
+use crate::topology::{self, Binding};
+use crate::transport::tcp::Reach;
+
+/// What the processes of a cluster are started with.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// Where the scheduler writes the connection file, unless at the default place.
+    pub connection_file: Option<PathBuf>,
+    /// Task libraries for the workers.
+    pub libraries: Vec<PathBuf>,
+    /// What is printed when the cluster runs.
+    pub announcement: Announcement,
+}
+
+/// What rank 0 prints when the cluster runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Announcement {
+    /// Nothing.
+    #[default]
+    Silent,
+    /// How to attach, on standard error, where it is not mixed with the driver's output.
+    Aside,
+    /// How to attach, on standard output.
+    Text,
+    /// One line of JSON on standard output.
+    Json,
+}
+
+/// A driver in this process: gets the connection, gives an exit code.
+pub type Body = Box<dyn FnOnce(ConnectionFile) -> i32 + Send>;
+
+/// What drives a cluster, before there is one.
+pub enum DriverSpec {
+    /// Clients that attach.
+    Nobody,
+    /// A program; `works` if it links dcluster, so that its processes can be the workers.
+    Program {
+        /// What to start.
+        program: Program,
+        /// Whether workers are processes of it too.
+        works: bool,
+    },
+    /// The body of `#[dcluster::main]`.
+    Body(Body),
+}
+
+/// Rank 0 of a launch, from its start to its exit code.
+///
+/// # Errors
+/// [`LaunchError`] if the cluster does not come up.
+pub fn lead(
+    launch: &Launch,
+    env: &Environment,
+    setup: &Setup,
+    driver: DriverSpec,
+) -> Result<i32, LaunchError> {
+    let (sender, receiver) = channel();
+    listen_as_leader(&sender, &driver)?;
+    let scheduler = BoundScheduler::bind(&Reach::network(), &launch.run)?;
+    let connection = scheduler.connection().clone();
+    let mut met = Met::enter(launch, env)?;
+    let size = met.meeting().size();
+    let bytes = serde_json::to_vec(&connection).map_err(LaunchError::nonsense)?;
+    let agreement = agree(met.meeting(), Some(bytes))?;
+    let over = met.adjourn();
+    bind(&agreement.binding, Voice::of(&agreement));
+
+    let file = scheduler.publish(setup.connection_file.as_deref())?;
+    let ended = sender.clone();
+    let scheduler = scheduler.start(move |notice| drop(ended.send(notice)))?;
+    let mut crew = Crew::default();
+    if size == 1 {
+        crew = Crew::hire(&driver, &agreement, env, setup, &connection, file.path())?;
+    }
+    announce(setup.announcement, &connection, file.path(), if size == 1 { 1 } else { size - 1 });
+    let plan = plan(driver, &connection, file.path());
+    let close_door = Box::new(move || drop(file));
+    let lead = Lead { scheduler, notices: (sender, receiver), cpus: agreement.cpus_at_start, close_door };
+    let (code, manner) = lead.run(plan);
+    crew.dismiss();
+    Ok(finish(over, code, manner))
+}
+
+/// Any other rank of a launch, from its start to its exit code.
+///
+/// # Errors
+/// [`LaunchError`] if it does not find the others.
+pub fn follow(launch: &Launch, env: &Environment, setup: &Setup) -> Result<i32, LaunchError> {
+    one_thread_per_task();
+    let (sender, receiver) = follow::notices();
+    let heard = sender.clone();
+    signals::listen(Scope::Ending, move |signal| drop(heard.send(WorkerNotice::Signal(signal))))?;
+    let registry = registry(setup)?;
+    let mut met = Met::enter(launch, env)?;
+    let agreement = agree(met.meeting(), None)?;
+    let over = met.adjourn();
+    bind(&agreement.binding, Voice::of(&agreement));
+    let connection: ConnectionFile =
+        serde_json::from_slice(&agreement.connection).map_err(LaunchError::nonsense)?;
+    let plan = WorkerPlan {
+        connection,
+        registry,
+        rank: Some(launch.rank),
+        reach: Reach::network(),
+        memory_bytes_max: memory::of_host(env) / u64::from(agreement.workers_on_host),
+        binding: agreement.binding,
+    };
+    let (code, manner) = follow::follow(plan, (sender, receiver))?;
+    Ok(finish(over, code, manner))
+}
+
+/// The tasks of this program and of its libraries.
+///
+/// # Errors
+/// [`LaunchError::Tasks`] if two tasks are in each other's way, or a library is of no use.
+pub fn registry(setup: &Setup) -> Result<Arc<Registry>, LaunchError> {
+    let mut registry = Registry::load()?;
+    for library in &setup.libraries {
+        registry.add_library(library)?;
+    }
+    Ok(Arc::new(registry))
+}
+
+/// Workers in or below the process of a lone rank 0.
+#[derive(Default)]
+struct Crew {
+    processes: Vec<WorkerProcess>,
+    worker: Option<RunningWorker>,
+}
+
+impl Crew {
+    /// One worker: a process of PROGRAM if it has tasks of its own, else threads of this process.
+    fn hire(
+        driver: &DriverSpec,
+        agreement: &Agreement,
+        env: &Environment,
+        setup: &Setup,
+        connection: &ConnectionFile,
+        connection_file: &std::path::Path,
+    ) -> Result<Self, LaunchError> {
+        let memory_bytes_max = memory::of_host(env);
+        let binding = agreement.binding.clone();
+        if let DriverSpec::Program { program, works: true } = driver {
+            let worker =
+                WorkerProcess::start(&program.path, connection_file, &binding, memory_bytes_max, |code| {
+                    tracing::debug!(code, "the worker process ended");
+                })?;
+            return Ok(Self { processes: vec![worker], worker: None });
+        }
+        let plan = WorkerPlan {
+            connection: connection.clone(),
+            registry: registry(setup)?,
+            binding,
+            rank: Some(0),
+            reach: Reach::network(),
+            memory_bytes_max,
+        };
+        let worker = RunningWorker::start(plan, local::log_end)?;
+        Ok(Self { processes: Vec::new(), worker: Some(worker) })
+    }
+
+    fn dismiss(self) {
+        local::dismiss(self.processes);
+        drop(self.worker);
+    }
+}
+
+/// Says how to attach.
+pub(super) fn announce(how: Announcement, connection: &ConnectionFile, file: &std::path::Path, workers: u32) {
+    let path = file.display();
+    let text = format!(
+        "cluster of {workers} {} at {}\n  dcluster --connection-file {path} status\n  DCLUSTER_CONNECTION_FILE={path} \
+         ./my_client\n",
+        if workers == 1 { "worker" } else { "workers" },
+        connection.scheduler,
+    );
+    match how {
+        Announcement::Silent => {}
+        Announcement::Aside => eprint!("{text}"),
+        Announcement::Text => print!("{text}"),
+        Announcement::Json => println!(
+            "{}",
+            serde_json::json!({"address": connection.scheduler, "connection_file": file, "workers": workers})
+        ),
+    }
+}
+
+/// The driver, when the cluster runs.
+pub(super) fn plan(driver: DriverSpec, connection: &ConnectionFile, file: &std::path::Path) -> DriverPlan {
+    match driver {
+        DriverSpec::Nobody => DriverPlan::Nobody,
+        DriverSpec::Program { program, .. } => {
+            DriverPlan::Program { program, connection_file: file.to_owned() }
+        }
+        DriverSpec::Body(body) => {
+            let connection = connection.clone();
+            DriverPlan::Body(Box::new(move || body(connection)))
+        }
+    }
+}
+
+/// Signals become notices.
+pub(super) fn listen_as_leader(
+    sender: &std::sync::mpsc::Sender<Notice>,
+    driver: &DriverSpec,
+) -> Result<(), LaunchError> {
+    let scope = match driver {
+        DriverSpec::Program { .. } => Scope::EndingAndForwarded,
+        DriverSpec::Nobody | DriverSpec::Body(_) => Scope::Ending,
+    };
+    let sender = sender.clone();
+    signals::listen(scope, move |heard| {
+        let notice = match heard {
+            Heard::End(number) => Notice::Signal(number),
+            Heard::Forward(number) => Notice::Forward(number),
+        };
+        // The receiver lives as long as the process.
+        let _ = sender.send(notice);
+    })?;
+    Ok(())
+}
+
+/// Numeric libraries in tasks use one thread each, because there is one task per core.
+pub(super) fn one_thread_per_task() {
+    if let Err(error) = topology::set_thread_environment(1) {
+        tracing::debug!(%error, "OMP_NUM_THREADS and its kin are left as they are");
+    }
+}
+
+/// How loud a rank is about what is wrong with the bindings of its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Voice {
+    /// It speaks for its host.
+    Loud,
+    /// Another rank does.
+    Quiet,
+}
+
+impl Voice {
+    fn of(agreement: &Agreement) -> Self {
+        if agreement.machine.is_some() { Self::Loud } else { Self::Quiet }
+    }
+}
+
+/// Binds this process, and says what is not as it should be.
+pub(super) fn bind(binding: &Binding, voice: Voice) {
+    let refused = binding.apply_to_process();
+    for warning in binding.warnings.iter().chain(&refused) {
+        match voice {
+            Voice::Loud => tracing::warn!("{}", warning.text),
+            Voice::Quiet => tracing::debug!("{}", warning.text),
+        }
+    }
+}
+
+/// Leaves MPI, in order or not.
+fn finish(over: Over, code: i32, manner: Manner) -> i32 {
+    leftovers::remove_all();
+    match manner {
+        Manner::InOrder => {
+            over.finalize(code);
+            code
+        }
+        Manner::AtOnce => exit::at_once(code),
+    }
+}
+
+/// The exit code of a launch that failed, after saying why.
+pub fn report(error: &LaunchError) -> i32 {
+    tracing::error!("{}", super::with_causes(error));
+    leftovers::remove_all();
+    Exit::Launch.code()
+}

@@ -1,0 +1,223 @@
+//! By which way the ranks of a launch meet: over MPI where library and launcher fit together, else through files.
+//!
+//! A launcher and an MPI library that do not speak the same PMI give N processes that each believe to be alone. That is
+//! detected here, said once, and answered by meeting through files.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::files::{self, FileMeeting};
+use super::meet::Meeting;
+use super::role::{Environment, Launch, Launcher};
+use super::{LaunchError, process};
+
+/// Where ranks meet that cannot use MPI; the parent of one directory per launch.
+pub const DIRECTORY: &str = "DCLUSTER_RUN_DIR";
+/// Seconds that ranks wait for each other.
+pub const TIMEOUT: &str = "DCLUSTER_LAUNCH_TIMEOUT";
+
+/// A way to meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Over MPI.
+    Mpi,
+    /// Through files.
+    Files,
+}
+
+/// What is known of the MPI library before it is initialised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Library {
+    /// This program was built without MPI.
+    Absent,
+    /// Open MPI, which ends the process if Slurm offers it only PMI 2.
+    OpenMpi,
+    /// MPICH or one of its kin.
+    Other,
+}
+
+impl Library {
+    /// The library of this program.
+    pub fn own() -> Self {
+        #[cfg(feature = "mpi")]
+        return if super::mpi::is_open_mpi() { Self::OpenMpi } else { Self::Other };
+        #[cfg(not(feature = "mpi"))]
+        Self::Absent
+    }
+}
+
+/// The way to try, and what the user should know about it.
+pub fn choose(launch: &Launch, library: Library, env: &Environment) -> (Way, Option<String>) {
+    if let Some(way) = env.get(process::MEETING) {
+        return (if way == "mpi" { Way::Mpi } else { Way::Files }, None);
+    }
+    let in_step = env.contains_key("SLURM_STEP_ID") || env.contains_key("SLURM_STEPID");
+    match (launch.launcher, library) {
+        (_, Library::Absent) | (Launcher::Slurm, _) => (Way::Files, None),
+        (Launcher::Pmi, Library::OpenMpi) if in_step && !env.contains_key("PMIX_RANK") => {
+            let text = "srun offers PMI 2 and this Open MPI speaks PMIx: bulk data goes over TCP; \
+                        use srun --mpi=pmix for MPI, or --mpi=none to do without it";
+            (Way::Files, Some(text.to_owned()))
+        }
+        _ => (Way::Mpi, None),
+    }
+}
+
+/// The ranks of a launch, met; over MPI with the world they share.
+#[derive(Debug)]
+pub struct Met {
+    files: Option<FileMeeting>,
+    #[cfg(feature = "mpi")]
+    world: Option<super::mpi::World>,
+}
+
+impl Met {
+    /// Enters the meeting of `launch`; on the main thread, before any other runs.
+    ///
+    /// # Errors
+    /// [`LaunchError`] if neither way works.
+    pub fn enter(launch: &Launch, env: &Environment) -> Result<Self, LaunchError> {
+        let (way, warning) = choose(launch, Library::own(), env);
+        let mut met = Self {
+            files: None,
+            #[cfg(feature = "mpi")]
+            world: None,
+        };
+        if let Some(warning) = warning
+            && launch.rank == 0
+        {
+            tracing::warn!("{warning}");
+        }
+        #[cfg(feature = "mpi")]
+        if way == Way::Mpi {
+            let world = super::mpi::World::initialize()?;
+            let seen = world.ranks();
+            met.world = Some(world);
+            if launch.size.is_none_or(|size| size == seen) {
+                return Ok(met);
+            }
+        }
+        let _ = way;
+        let size =
+            launch.size.ok_or_else(|| LaunchError::nonsense("the launcher does not say how many ranks"))?;
+        let directory = directory(launch, env);
+        #[cfg(feature = "mpi")]
+        if let Some(world) = &met.world
+            && launch.rank == 0
+        {
+            tracing::warn!(
+                "{} started {size} ranks but MPI came up with {}: the library ({}) and the launcher do not speak the \
+                 same PMI; the ranks meet over TCP through {}; start with the mpirun of that library, or with an \
+                 srun --mpi= that it knows",
+                launch.launcher.name(),
+                world.ranks(),
+                super::mpi::library(),
+                directory.display(),
+            );
+        }
+        if launch.rank == 0 {
+            super::leftovers::add(&directory);
+        }
+        met.files = Some(FileMeeting::enter(&directory, launch.rank, size, wait_max(env))?);
+        Ok(met)
+    }
+
+    /// The meeting.
+    pub fn meeting(&mut self) -> &mut dyn Meeting {
+        #[cfg(feature = "mpi")]
+        if self.files.is_none()
+            && let Some(world) = &mut self.world
+        {
+            return world;
+        }
+        self.files.as_mut().expect("a meeting is over MPI or through files")
+    }
+
+    /// Leaves the directory of a meeting through files; MPI stays.
+    pub fn adjourn(mut self) -> Over {
+        self.files = None;
+        Over {
+            #[cfg(feature = "mpi")]
+            world: self.world,
+        }
+    }
+}
+
+/// What is left of a meeting: the world, to be finalised at the end.
+#[derive(Debug)]
+pub struct Over {
+    #[cfg(feature = "mpi")]
+    world: Option<super::mpi::World>,
+}
+
+impl Over {
+    /// Ends MPI, if it was started: collective, and bounded.
+    pub fn finalize(self, code: i32) {
+        #[cfg(feature = "mpi")]
+        if let Some(world) = self.world {
+            world.finalize(super::FINALIZE_MAX, code);
+        }
+        #[cfg(not(feature = "mpi"))]
+        let _ = code;
+    }
+}
+
+/// Where this user's runs leave what other processes look for.
+pub fn run_directory(env: &Environment) -> PathBuf {
+    match (env.get(DIRECTORY), env.get("HOME")) {
+        (Some(directory), _) => PathBuf::from(directory),
+        (None, Some(home)) if Path::new(home).is_absolute() => Path::new(home).join(".dcluster"),
+        _ => std::env::temp_dir().join(format!("dcluster-{}", nix::unistd::geteuid())),
+    }
+}
+
+fn directory(launch: &Launch, env: &Environment) -> PathBuf {
+    run_directory(env).join("meetings").join(&launch.run)
+}
+
+fn wait_max(env: &Environment) -> Duration {
+    env.get(TIMEOUT).and_then(|seconds| seconds.parse().ok()).map_or(files::WAIT_MAX, Duration::from_secs)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn chosen(vars: &[(&str, &str)], library: Library) -> (Way, bool) {
+        let env: Environment =
+            vars.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let launch = super::super::role::detect(&env).unwrap();
+        let (way, warning) = choose(&launch, library, &env);
+        (way, warning.is_some())
+    }
+
+    const STEP: [(&str, &str); 4] =
+        [("SLURM_JOB_ID", "7"), ("SLURM_STEP_ID", "0"), ("SLURM_PROCID", "0"), ("SLURM_NTASKS", "2")];
+
+    #[test]
+    fn srun_without_pmi_meets_through_files_and_that_is_no_warning() {
+        assert_eq!(chosen(&STEP, Library::OpenMpi), (Way::Files, false));
+        assert_eq!(chosen(&STEP, Library::Other), (Way::Files, false));
+    }
+
+    #[test]
+    fn srun_with_pmix_meets_over_mpi() {
+        let vars = [&STEP[..], &[("PMIX_RANK", "0")]].concat();
+        assert_eq!(chosen(&vars, Library::OpenMpi), (Way::Mpi, false));
+    }
+
+    #[test]
+    fn open_mpi_under_pmi2_is_told_before_it_ends_the_process() {
+        let vars = [&STEP[..], &[("PMI_RANK", "0"), ("PMI_SIZE", "2")]].concat();
+        assert_eq!(chosen(&vars, Library::OpenMpi), (Way::Files, true));
+        assert_eq!(chosen(&vars, Library::Other), (Way::Mpi, false));
+    }
+
+    #[test]
+    fn without_mpi_there_is_only_one_way() {
+        let vars = [("OMPI_COMM_WORLD_RANK", "0"), ("OMPI_COMM_WORLD_SIZE", "2")];
+        assert_eq!(chosen(&vars, Library::Absent), (Way::Files, false));
+        assert_eq!(chosen(&vars, Library::OpenMpi), (Way::Mpi, false));
+    }
+}

@@ -1,0 +1,110 @@
+//! The invariants, stated as code. Tests and simulations call [`SchedulerCore::check`] after every event.
+
+use std::collections::BTreeMap;
+
+use super::SchedulerCore;
+use super::task::State;
+use crate::model::TaskId;
+
+impl SchedulerCore {
+    /// Panics if the tables contradict each other.
+    pub fn check(&self) {
+        assert!(self.steps.is_empty(), "steps are left: {:?}", self.steps);
+        let (mut wanted_by, mut dependents) = (BTreeMap::<u32, u32>::new(), BTreeMap::<u32, u32>::new());
+        let mut waits = BTreeMap::<TaskId, u32>::new();
+        for slot in self.tasks.slots() {
+            let task = &self.tasks[slot];
+            for input in &task.inputs {
+                *dependents.entry(*input).or_default() += 1;
+                if task.is_active() {
+                    *wanted_by.entry(*input).or_default() += 1;
+                }
+            }
+            for waiter in self.tasks.waiters(slot) {
+                *waits.entry(self.tasks.id(waiter)).or_default() += 1;
+                assert!(!task.is_stored(), "{} is stored and has waiters", self.tasks.id(slot));
+            }
+        }
+        for slot in self.tasks.slots() {
+            self.check_task(
+                slot,
+                wanted_by.get(&slot).copied().unwrap_or(0),
+                dependents.get(&slot).copied().unwrap_or(0),
+                waits.get(&self.tasks.id(slot)).copied().unwrap_or(0),
+            );
+        }
+        self.check_workers();
+    }
+
+    fn check_task(&self, slot: u32, wanted_by: u32, dependents: u32, waits: u32) {
+        let (task, id) = (&self.tasks[slot], self.tasks.id(slot));
+        assert_eq!(task.wanted_by, wanted_by, "{id}: active dependents");
+        assert_eq!(task.dependents, dependents, "{id}: dependents");
+        assert_eq!(self.find_key(task.key), Some(slot), "{id} is found by its key");
+        assert!(task.is_wanted() || task.dependents > 0, "{id} is kept for nobody: {:?}", task.state);
+        assert!(
+            task.is_wanted() || matches!(task.state, State::Released),
+            "{id} is {:?} for nobody",
+            task.state
+        );
+        match &task.state {
+            State::Waiting { missing } => {
+                assert!(*missing > 0, "{id} waits for nothing");
+                assert_eq!(*missing, waits, "{id}: chains that it waits in");
+            }
+            State::Assigned { worker, missing } => {
+                assert_eq!(*missing, waits, "{id}: chains that it waits in");
+                let worker = self.workers.find(*worker).expect("assigned to a live worker");
+                assert_eq!(worker.assigned[task.position as usize], slot, "{id} is on its worker's list");
+            }
+            State::Held => {
+                assert!(!task.holders.is_empty(), "{id} is held by nobody");
+                for holder in &task.holders {
+                    let worker = self.workers.find(*holder).expect("held by a live worker");
+                    assert!(worker.holds.contains(&slot), "{id} is on its holder's list");
+                }
+            }
+            State::Released => assert!(!task.is_wanted(), "{id} is wanted, and nobody makes it"),
+            _ => assert!(task.holders.is_empty(), "{id} is {:?} and has holders", task.state),
+        }
+    }
+
+    fn check_workers(&self) {
+        for (id, worker) in self.workers.iter() {
+            let mut followers = 0;
+            let mut load_us: u64 = worker.abandoned.values().map(|estimate| u64::from(*estimate)).sum();
+            for slot in &worker.assigned {
+                let State::Assigned { worker: on, missing } = self.tasks[*slot].state else {
+                    panic!(
+                        "{} is on the list of {id} and {:?}",
+                        self.tasks.id(*slot),
+                        self.tasks[*slot].state
+                    )
+                };
+                assert_eq!(on, id, "{} is on the list of its worker", self.tasks.id(*slot));
+                match missing {
+                    0 => load_us += u64::from(self.tasks[*slot].estimate_us),
+                    _ => followers += 1,
+                }
+            }
+            assert_eq!(worker.followers, followers, "{id}: followers");
+            assert_eq!(worker.load_us, load_us, "{id}: load");
+            for slot in &worker.holds {
+                assert!(self.tasks[*slot].holders.contains(&id), "{id} holds {}", self.tasks.id(*slot));
+            }
+        }
+    }
+
+    /// Panics unless nothing is left to do that could be done: every wanted task is stored, failed, with a
+    /// worker, or waits for one that is.
+    pub fn check_progress(&self) {
+        let stuck = |slot: &u32| matches!(self.tasks[*slot].state, State::Ready) && self.workers.len() > 0;
+        let all_busy =
+            self.workers.ids().iter().all(|worker| self.room(*worker) != super::workers::Room::Idle);
+        if let Some(slot) = self.tasks.slots().find(stuck)
+            && !all_busy
+        {
+            panic!("{} is ready, and a worker is idle", self.tasks.id(slot));
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Transitions of a task, and the counts that drive them.
+//!
+//! ```text
+//! released ─► waiting ─► ready ─► assigned ─► stored (held by workers, or inline here)
+//!    ▲           ╰─────────┴──────────┴─────► failed
+//!    ╰──── nobody wants the value ────┴──────────╯        released and no dependents: forgotten
+//! ```
+//!
+//! Two counts keep a task. Its *value* is wanted by clients' references and by active tasks that take it as
+//! input; its *record* is kept for every task in the table that may have to be computed again from it.
+
+use std::sync::Arc;
+
+use super::clients::Watch;
+use super::task::{NONE, Origin, ShortBytes, State};
+use super::workers::Room;
+use super::{Effects, SchedulerCore, blame};
+use crate::model::{TaskId, WorkerId};
+use crate::wire::client::Outcome;
+
+/// Something that a transition leaves to do.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Somebody wants the value of a released task.
+    Activate(u32),
+    /// The task ends in this error.
+    Fail(u32, Arc<[u8]>),
+    /// A count went down: drop what nobody wants.
+    Settle(u32),
+}
+
+impl SchedulerCore {
+    /// Takes the steps that transitions have left, and those that these leave.
+    pub(super) fn take_steps<E: Effects>(&mut self, effects: &mut E) {
+        while let Some(step) = self.steps.pop() {
+            match step {
+                Step::Activate(slot) => self.activate(slot),
+                Step::Fail(slot, error) => self.fail(slot, &error, effects),
+                Step::Settle(slot) => self.settle(slot, effects),
+            }
+        }
+    }
+
+    /// A released task is wanted: it waits for its inputs, which are wanted in turn.
+    fn activate(&mut self, slot: u32) {
+        if !matches!(self.tasks[slot].state, State::Released) || !self.tasks[slot].is_wanted() {
+            return;
+        }
+        if self.tasks[slot].origin == Origin::Scattered {
+            let error = self.blame(slot, blame::Cause::ScatteredDataLost);
+            return self.steps.push(Step::Fail(slot, error));
+        }
+        let inputs = self.tasks[slot].inputs.clone();
+        let (mut missing, mut error) = (0, None);
+        for &input in &inputs {
+            self.tasks[input].wanted_by += 1;
+            match &self.tasks[input].state {
+                State::Held | State::Inline(_) => continue,
+                State::Failed(cause) => error = Some(cause.clone()),
+                State::Released => self.steps.push(Step::Activate(input)),
+                _ => {}
+            }
+            self.tasks.push_waiter(input, slot);
+            missing += 1;
+        }
+        self.tasks[slot].state = State::Waiting { missing };
+        match error {
+            Some(error) => self.steps.push(Step::Fail(slot, error)),
+            None if missing == 0 => self.ready(slot),
+            None => self.unfollowed.push(self.tasks.id(slot)),
+        }
+    }
+
+    /// All inputs are stored: the task goes where its inputs draw it, or into the pool.
+    pub(super) fn ready(&mut self, slot: u32) {
+        self.tasks[slot].state = State::Ready;
+        let task = &self.tasks[slot];
+        let (id, priority) = (self.tasks.id(slot), task.priority);
+        if task.inputs.iter().any(|input| !self.tasks[*input].holders.is_empty()) {
+            return self.unplaced.push(id);
+        }
+        let estimate_us = self.estimate_us(task.function);
+        match task.inputs.is_empty() {
+            true => self.pool.push_back(priority, id, estimate_us),
+            // Ahead of the roots: what is begun is brought to its end before more is begun.
+            false => self.pool.push_front(priority, id, estimate_us),
+        }
+    }
+
+    /// The value is there: whoever waits for it goes on.
+    pub(super) fn store<E: Effects>(&mut self, slot: u32, inline: Option<&[u8]>, effects: &mut E) {
+        self.tasks[slot].state = match inline {
+            Some(bytes) => State::Inline(ShortBytes::from_slice(bytes)),
+            None => State::Held,
+        };
+        while let Some(waiter) = self.tasks.pop_waiter(slot) {
+            match &mut self.tasks[waiter].state {
+                State::Waiting { missing } => {
+                    *missing -= 1;
+                    if *missing == 0 {
+                        self.ready(waiter);
+                    }
+                }
+                State::Assigned { worker, missing } => {
+                    *missing -= 1;
+                    let (worker, missing) = (*worker, *missing);
+                    if missing == 0 {
+                        self.workers.promote(&self.tasks, worker, waiter);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.notify(slot, effects);
+        self.steps.push(Step::Settle(slot));
+    }
+
+    /// The inputs of a task that is done with them are wanted by one less.
+    pub(super) fn let_go_of_inputs(&mut self, slot: u32) {
+        for index in 0..self.tasks[slot].inputs.len() {
+            let input = self.tasks[slot].inputs[index];
+            self.tasks[input].wanted_by -= 1;
+            if !self.tasks[input].is_wanted() {
+                self.steps.push(Step::Settle(input));
+            }
+        }
+    }
+
+    /// The task ends in `error`, and so does whoever waits for it.
+    fn fail<E: Effects>(&mut self, slot: u32, error: &Arc<[u8]>, effects: &mut E) {
+        match self.tasks[slot].state {
+            State::Failed(_) | State::Free { .. } | State::Held | State::Inline(_) => return,
+            _ => self.deactivate(slot, effects),
+        }
+        self.tasks[slot].state = State::Failed(error.clone());
+        self.deaths.remove(&slot);
+        while let Some(waiter) = self.tasks.pop_waiter(slot) {
+            if self.tasks[waiter].is_active() {
+                self.steps.push(Step::Fail(waiter, error.clone()));
+            }
+        }
+        self.notify(slot, effects);
+        self.steps.push(Step::Settle(slot));
+    }
+
+    /// An active task stops being so: it leaves its queue or its worker, and its inputs.
+    ///
+    /// Its generation changes, so that neither queues nor waiter chains nor late reports find it.
+    pub(super) fn deactivate<E: Effects>(&mut self, slot: u32, effects: &mut E) {
+        let id = self.tasks.id(slot);
+        let missing = match self.tasks[slot].state {
+            State::Waiting { missing } => missing,
+            State::Ready => 0,
+            State::Assigned { worker, missing } => {
+                self.abandon(worker, slot, id, missing > 0);
+                effects.abandon(worker, id);
+                missing
+            }
+            _ => return,
+        };
+        if missing > 0 {
+            for index in 0..self.tasks[slot].inputs.len() {
+                let input = self.tasks[slot].inputs[index];
+                if !self.tasks[input].is_stored() {
+                    self.tasks.unlink_waiter(input, id);
+                }
+            }
+        }
+        self.tasks[slot].generation = self.tasks[slot].generation.wrapping_add(1);
+        self.tasks[slot].state = State::Released;
+        self.let_go_of_inputs(slot);
+    }
+
+    /// Books an assignment as abandoned: the worker still owes its outcome.
+    fn abandon(&mut self, worker: WorkerId, slot: u32, id: TaskId, following: bool) {
+        self.workers.unbook(&mut self.tasks, worker, slot, following);
+        let estimate_us = if following { 0 } else { self.tasks[slot].estimate_us };
+        let worker = self.workers.live(worker);
+        worker.abandoned.insert(id, estimate_us);
+        worker.load_us += u64::from(estimate_us);
+    }
+
+    /// Drops what nobody wants any more.
+    fn settle<E: Effects>(&mut self, slot: u32, effects: &mut E) {
+        let task = &self.tasks[slot];
+        if matches!(task.state, State::Free { .. }) || task.is_wanted() {
+            return;
+        }
+        match task.state {
+            State::Waiting { .. } | State::Ready | State::Assigned { .. } => self.deactivate(slot, effects),
+            State::Receiving { worker, .. } => effects.free(worker, self.tasks.id(slot)),
+            State::Held => self.drop_holders(slot, effects),
+            _ => {}
+        }
+        self.tasks[slot].state = State::Released;
+        if self.tasks[slot].dependents == 0 {
+            self.forget(slot);
+        }
+    }
+
+    /// Every holder drops its copy.
+    fn drop_holders<E: Effects>(&mut self, slot: u32, effects: &mut E) {
+        let (id, nbytes) = (self.tasks.id(slot), self.tasks[slot].nbytes);
+        for holder in std::mem::take(&mut self.tasks[slot].holders) {
+            self.workers.unhold(holder, slot, nbytes);
+            effects.free(holder, id);
+        }
+    }
+
+    /// Removes a record that no other needs.
+    fn forget(&mut self, slot: u32) {
+        self.remove_key(slot);
+        self.deaths.remove(&slot);
+        let inputs = std::mem::take(&mut self.tasks[slot].inputs);
+        for &input in &inputs {
+            self.tasks[input].dependents -= 1;
+            if self.tasks[input].dependents == 0 && !self.tasks[input].is_wanted() {
+                self.steps.push(Step::Settle(input));
+            }
+        }
+        self.tasks.remove(slot);
+    }
+
+    /// Tells every client that watches the task how it ended.
+    fn notify<E: Effects>(&mut self, slot: u32, effects: &mut E) {
+        let mut index = self.tasks[slot].references;
+        while index != NONE {
+            let reference = *self.clients.reference(index);
+            if reference.watch == Watch::Yes {
+                self.clients.watch(index, Watch::No);
+                self.tell(slot, index, effects);
+            }
+            index = reference.next;
+        }
+    }
+
+    /// Tells one reference's client how the task ended; whether it has.
+    pub(super) fn tell<E: Effects>(&self, slot: u32, reference: u32, effects: &mut E) -> bool {
+        let task = &self.tasks[slot];
+        let outcome = match &task.state {
+            State::Inline(bytes) => Outcome::Inline(bytes),
+            State::Held => Outcome::Stored {
+                task: self.tasks.id(slot),
+                nbytes: task.nbytes,
+                holders: task.holders.clone(),
+            },
+            State::Failed(error) => Outcome::Failed(error),
+            _ => return false,
+        };
+        let reference = self.clients.reference(reference);
+        effects.notify(reference.client, reference.future, &outcome);
+        true
+    }
+
+    /// Enrols a worker in the ring of its room.
+    pub(super) fn enrol(&mut self, worker: WorkerId) {
+        let room = self.room(worker);
+        self.workers.enrol(worker, room);
+    }
+
+    /// What `worker` can take.
+    pub(super) fn room(&self, worker: WorkerId) -> Room {
+        let Some(worker) = self.workers.find(worker) else { return Room::None };
+        let (threads, outstanding) = (worker.threads as usize, worker.outstanding());
+        if outstanding < threads {
+            return Room::Idle;
+        }
+        let short = worker.load_us < self.tuning.round_trip_us * u64::from(worker.threads);
+        match short && outstanding < threads * self.tuning.depth_max as usize {
+            true => Room::Spare,
+            false => Room::None,
+        }
+    }
+}

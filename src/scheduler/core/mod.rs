@@ -1,0 +1,331 @@
+//! The scheduler's decisions as a pure state machine.
+//!
+//! ```text
+//!  client: submit, watch, release, cancel, retry, scatter ─╮            ╭─► notify, placed ─► client
+//!  worker: finished, failed, returned, holds, unavailable ─┼─► tables ──┤
+//!  joins and losses of both ───────────────────────────────╯   place()  ╰─► assign, retract, abandon, free ─► worker
+//! ```
+//!
+//! A shell calls one method per message, then [`SchedulerCore::place`] once per drained batch; what has to be
+//! said comes out through [`Effects`]. There is no IO, clock or randomness here, and no map whose order
+//! depends on hashes is ever iterated: the same calls give the same effects.
+//!
+//! [`task`] is the record, [`life`] the transitions and the reference counts, [`submit`] and [`report`] what clients
+//! and workers say, [`place`] who runs what, [`recover`] what a loss undoes, [`cancel`] cancel and retry,
+//! [`check`] the invariants, [`explain`] what people are told.
+
+mod blame;
+mod cancel;
+mod check;
+mod clients;
+mod explain;
+mod life;
+mod place;
+mod queue;
+pub mod recover;
+mod report;
+mod submit;
+mod task;
+#[cfg(test)]
+mod tests;
+mod workers;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use thiserror::Error;
+
+use self::clients::Clients;
+pub use self::explain::{Explanation, TaskCounts, WorkerSummary};
+use self::life::Step;
+use self::queue::ReadyQueue;
+use self::task::{Origin, TaskTable};
+use self::workers::Workers;
+use crate::model::{ClientId, FunctionId, FutureId, Key, TaskId, WorkerId};
+use crate::wire::client::{Outcome, Placed, Scatter};
+use crate::wire::worker::Assignment;
+
+/// What a decision does to the world: each call is one message to one peer, in order.
+pub trait Effects {
+    /// Gives `worker` a task to run.
+    fn assign(&mut self, worker: WorkerId, assignment: &Assignment<'_>);
+    /// Asks `worker` for a task back, if that has not started.
+    fn retract(&mut self, worker: WorkerId, task: TaskId);
+    /// Takes an assigned task away from `worker` for good.
+    fn abandon(&mut self, worker: WorkerId, task: TaskId);
+    /// Lets `worker` drop a value.
+    fn free(&mut self, worker: WorkerId, task: TaskId);
+    /// Tells `client` how one of its futures ended.
+    fn notify(&mut self, client: ClientId, future: FutureId, outcome: &Outcome<'_>);
+    /// Tells `client` where a scattered value goes.
+    fn placed(&mut self, client: ClientId, placed: &Placed);
+}
+
+/// What can be set about scheduling.
+#[derive(Debug, Clone, Copy)]
+pub struct Tuning {
+    /// From a report to the start of the next task, in microseconds: workers are given this much work ahead.
+    pub round_trip_us: u64,
+    /// Queued and running tasks per thread, at most.
+    pub depth_max: u32,
+    /// Assumed run time of a function that never ran, in microseconds.
+    pub unknown_duration_us: u32,
+    /// Workers that may die under a task before the task is blamed.
+    pub deaths_max: usize,
+    /// Seeds the draws of candidates.
+    pub seed: u64,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { round_trip_us: 500, depth_max: 64, unknown_duration_us: 1000, deaths_max: 3, seed: 1 }
+    }
+}
+
+/// A peer said what it may not say; it is dropped.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum Violation {
+    /// A client names a future that it does not have.
+    #[error("{client} names future {}, which it never took or has given back", future.0)]
+    UnknownFuture {
+        /// Who said it.
+        client: ClientId,
+        /// What it named.
+        future: FutureId,
+    },
+    /// A client takes a future that it has.
+    #[error("{client} takes future {} twice, or far out of order", future.0)]
+    FutureTaken {
+        /// Who said it.
+        client: ClientId,
+        /// What it named.
+        future: FutureId,
+    },
+    /// A worker reports on a task that it was not given.
+    #[error("{worker} reports on {task}, which it was not given")]
+    NotAssigned {
+        /// Who said it.
+        worker: WorkerId,
+        /// What it named.
+        task: TaskId,
+    },
+}
+
+/// All that the scheduler knows.
+#[derive(Debug)]
+pub struct SchedulerCore {
+    tuning: Tuning,
+    tasks: TaskTable,
+    /// Slots by key. Only looked up, never iterated.
+    keys: HashTable<KeyEntry>,
+    /// The names that users gave to keys.
+    names: BTreeMap<Key, String>,
+    clients: Clients,
+    workers: Workers,
+    functions: Vec<Function>,
+    function_index: BTreeMap<FunctionId, u32>,
+    /// Whether a worker has told which functions there are.
+    functions_known: bool,
+    /// Ready tasks without large inputs: any worker will do.
+    pool: ReadyQueue,
+    /// Ready tasks with inputs on workers, to be placed.
+    unplaced: Vec<TaskId>,
+    /// Waiting tasks that may follow their inputs to a worker.
+    unfollowed: Vec<TaskId>,
+    /// Workers whose room may have grown, or whose backlog has.
+    dirty: BTreeSet<WorkerId>,
+    /// Steps that a transition leaves to do, so that long chains need no stack.
+    steps: Vec<Step>,
+    /// Scatters that wait for a worker to join.
+    unscattered: Vec<(ClientId, Scatter)>,
+    /// Workers that died under a task.
+    deaths: BTreeMap<u32, Vec<WorkerId>>,
+    next_scatter: usize,
+    assignments: u32,
+    random: u64,
+    totals: Totals,
+}
+
+/// Counts since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Totals {
+    /// Calls submitted, those of known keys included.
+    pub submitted: u64,
+    /// Tasks that ran to their end.
+    pub finished: u64,
+    /// Tasks that ended in an error of their own.
+    pub failed: u64,
+    /// Values computed again because they were lost.
+    pub recomputed: u64,
+    /// Tasks asked back from a worker for another one.
+    pub stolen: u64,
+}
+
+/// What is known of a task function.
+#[derive(Debug)]
+struct Function {
+    id: FunctionId,
+    name: Option<String>,
+    /// Whether workers can run it; unknown until one has joined.
+    registered: bool,
+    /// Moving mean of its run time.
+    mean_us: Option<f32>,
+}
+
+impl SchedulerCore {
+    /// A scheduler without tasks, clients and workers.
+    pub fn new(tuning: Tuning) -> Self {
+        Self {
+            tuning,
+            tasks: TaskTable::new(),
+            keys: HashTable::new(),
+            names: BTreeMap::new(),
+            clients: Clients::new(),
+            workers: Workers::default(),
+            functions: Vec::new(),
+            function_index: BTreeMap::new(),
+            functions_known: false,
+            pool: ReadyQueue::default(),
+            unplaced: Vec::new(),
+            unfollowed: Vec::new(),
+            dirty: BTreeSet::new(),
+            steps: Vec::new(),
+            unscattered: Vec::new(),
+            deaths: BTreeMap::new(),
+            next_scatter: 0,
+            assignments: 0,
+            random: tuning.seed | 1,
+            totals: Totals::default(),
+        }
+    }
+
+    /// A client that may submit.
+    pub fn client_joined(&mut self, client: ClientId) {
+        self.clients.join(client);
+    }
+
+    /// A worker that may be given tasks: its host, its threads, and the functions it can run.
+    pub fn worker_joined<E: Effects>(
+        &mut self,
+        worker: WorkerId,
+        host: &str,
+        threads: u32,
+        functions: impl IntoIterator<Item = (FunctionId, String)>,
+        effects: &mut E,
+    ) {
+        self.functions_known = true;
+        for (id, name) in functions {
+            let index = self.function(id);
+            let function = &mut self.functions[index as usize];
+            (function.registered, function.name) = (true, Some(name));
+        }
+        self.workers.join(worker, host, threads.max(1));
+        self.dirty.insert(worker);
+        for (client, scatter) in std::mem::take(&mut self.unscattered) {
+            self.place_scattered(client, &scatter, effects);
+        }
+    }
+
+    /// Names functions for error texts; workers may or may not have them.
+    pub fn name_functions(&mut self, functions: impl IntoIterator<Item = (FunctionId, String)>) {
+        for (id, name) in functions {
+            let index = self.function(id);
+            self.functions[index as usize].name.get_or_insert(name);
+        }
+    }
+
+    /// Counts since the start.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// Index of a function in the table; it is entered if need be.
+    fn function(&mut self, id: FunctionId) -> u32 {
+        *self.function_index.entry(id).or_insert_with(|| {
+            self.functions.push(Function { id, name: None, registered: false, mean_us: None });
+            u32::try_from(self.functions.len() - 1).expect("fewer than 2^32 functions")
+        })
+    }
+
+    /// Estimated run time of a function.
+    #[inline]
+    fn estimate_us(&self, function: u32) -> u32 {
+        self.functions[function as usize].mean_us.map_or(self.tuning.unknown_duration_us, |mean| mean as u32)
+    }
+
+    fn find_key(&self, key: Key) -> Option<u32> {
+        let hash = hash(key);
+        self.keys.find(hash, |entry| entry.is(hash, key, &self.tasks)).map(|entry| entry.slot)
+    }
+
+    /// The slot of `key`, which is given a released task if it has none.
+    fn intern(&mut self, key: Key, function: u32, origin: Origin) -> Interned {
+        let (hash, tasks) = (hash(key), &mut self.tasks);
+        let entry = self.keys.entry(hash, |entry| entry.is(hash, key, tasks), KeyEntry::hash);
+        match entry {
+            Entry::Occupied(known) => Interned::Known(known.get().slot),
+            Entry::Vacant(vacant) => {
+                let slot = tasks.insert(key, function, origin);
+                vacant.insert(KeyEntry::new(hash, slot));
+                Interned::Fresh(slot)
+            }
+        }
+    }
+
+    fn remove_key(&mut self, slot: u32) {
+        let key = self.tasks[slot].key;
+        if let Ok(entry) = self.keys.find_entry(hash(key), |entry| entry.slot == slot) {
+            entry.remove();
+        }
+        if !self.names.is_empty() {
+            self.names.remove(&key);
+        }
+    }
+
+    /// The next draw of a xorshift generator.
+    fn draw(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+}
+
+/// A slot and the hash of its key, so that a growing table need not look at the tasks.
+#[derive(Debug, Clone, Copy)]
+struct KeyEntry {
+    hash: [u32; 2],
+    slot: u32,
+}
+
+/// What a key was found to be.
+enum Interned {
+    /// A task had it.
+    Known(u32),
+    /// A task was made for it.
+    Fresh(u32),
+}
+
+impl KeyEntry {
+    fn new(hash: u64, slot: u32) -> Self {
+        Self { hash: [hash as u32, (hash >> 32) as u32], slot }
+    }
+
+    #[inline]
+    fn hash(&self) -> u64 {
+        u64::from(self.hash[0]) | u64::from(self.hash[1]) << 32
+    }
+
+    #[inline]
+    fn is(&self, hash: u64, key: Key, tasks: &TaskTable) -> bool {
+        self.hash() == hash && tasks[self.slot].key == key
+    }
+}
+
+/// Keys are hashes already; folding and one multiplication spread what is left of a pattern.
+#[inline]
+fn hash(key: Key) -> u64 {
+    let folded = key.0 as u64 ^ (key.0 >> 64) as u64;
+    folded.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32)
+}

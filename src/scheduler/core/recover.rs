@@ -1,0 +1,108 @@
+//! What a loss undoes: a worker's tasks run again, its values are computed again, a client's references end.
+
+use super::life::Step;
+use super::task::{Origin, State};
+use super::{Effects, SchedulerCore, blame};
+use crate::model::{ClientId, WorkerId};
+
+/// Why a worker left, which decides whether its tasks are suspects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// It died or became unreachable: what ran on it may be the cause.
+    Lost,
+    /// It was asked to leave.
+    Planned,
+}
+
+impl SchedulerCore {
+    /// A worker is gone, with what it ran and held.
+    pub fn worker_left<E: Effects>(&mut self, id: WorkerId, departure: Departure, effects: &mut E) {
+        let Some(worker) = self.workers.leave(id) else { return };
+        self.dirty.remove(&id);
+        self.blame_running(id, &worker.assigned, worker.threads as usize, departure);
+        for slot in worker.assigned {
+            let State::Assigned { missing, .. } = self.tasks[slot].state else { continue };
+            self.tasks[slot].position = super::task::NONE;
+            self.tasks[slot].state = match missing {
+                0 => State::Ready,
+                missing => State::Waiting { missing },
+            };
+            match self.deaths.get(&slot) {
+                Some(deaths) if deaths.len() >= self.tuning.deaths_max => {
+                    let error = self.blame(slot, blame::Cause::WorkersDied);
+                    self.steps.push(Step::Fail(slot, error));
+                }
+                _ => self.requeue(slot),
+            }
+        }
+        let mut backlog = worker.backlog;
+        while let Some(task) = backlog.pop_front() {
+            self.unplaced.push(task);
+        }
+        for slot in worker.holds {
+            self.lose_copy(slot, id);
+        }
+        self.lose_receiving(id);
+        self.take_steps(effects);
+    }
+
+    /// A client is gone: its references are given back, and what it was sending will not arrive.
+    pub fn client_left<E: Effects>(&mut self, client: ClientId, effects: &mut E) {
+        for reference in self.clients.of_client(client) {
+            let slot = self.clients.unlink(&mut self.tasks, reference);
+            match self.tasks[slot].state {
+                State::Receiving { client: sender, .. } if sender == client => self.lose_scattered(slot),
+                _ => {}
+            }
+            self.steps.push(Step::Settle(slot));
+        }
+        self.clients.leave(client);
+        self.unscattered.retain(|(sender, _)| *sender != client);
+        self.take_steps(effects);
+    }
+
+    /// One copy less. The last one's loss releases the task, and if anybody wants the value it is made again.
+    pub(super) fn lose_copy(&mut self, slot: u32, holder: WorkerId) {
+        let task = &mut self.tasks[slot];
+        task.holders.retain(|other| *other != holder);
+        let (left, nbytes) = (task.holders.len(), task.nbytes);
+        self.workers.unhold(holder, slot, nbytes);
+        if left > 0 || !matches!(self.tasks[slot].state, State::Held) {
+            return;
+        }
+        self.tasks[slot].state = State::Released;
+        if self.tasks[slot].origin == Origin::Computed {
+            self.totals.recomputed += 1;
+        }
+        self.steps.push(if self.tasks[slot].is_wanted() { Step::Activate(slot) } else { Step::Settle(slot) });
+    }
+
+    /// The tasks that were given to the worker first are those that ran when it died.
+    fn blame_running(&mut self, id: WorkerId, assigned: &[u32], threads: usize, departure: Departure) {
+        if departure == Departure::Planned {
+            return;
+        }
+        let startable = |slot: &u32| matches!(self.tasks[*slot].state, State::Assigned { missing: 0, .. });
+        let mut running: Vec<u32> = assigned.iter().copied().filter(startable).collect();
+        running.sort_unstable_by_key(|slot| {
+            (std::cmp::Reverse(self.tasks[*slot].priority), self.tasks[*slot].assignment)
+        });
+        for slot in running.into_iter().take(threads) {
+            self.deaths.entry(slot).or_default().push(id);
+        }
+    }
+
+    /// Values on their way to a worker that is gone will not arrive.
+    fn lose_receiving(&mut self, id: WorkerId) {
+        let on_the_way =
+            |slot: &u32| matches!(self.tasks[*slot].state, State::Receiving { worker, .. } if worker == id);
+        let lost: Vec<u32> = self.tasks.slots().filter(on_the_way).collect();
+        lost.into_iter().for_each(|slot| self.lose_scattered(slot));
+    }
+
+    fn lose_scattered(&mut self, slot: u32) {
+        let error = self.blame(slot, blame::Cause::ScatteredDataLost);
+        self.tasks[slot].state = State::Released;
+        self.steps.push(Step::Fail(slot, error));
+    }
+}

@@ -1,0 +1,159 @@
+//! What workers say: finished, failed, returned, holds, unavailable.
+
+use super::clients::Standing;
+use super::life::Step;
+use super::task::State;
+use super::{Effects, SchedulerCore, Violation};
+use crate::model::{ClientId, FutureId, TaskId, WorkerId};
+use crate::wire::worker::{Failed, Finished};
+
+/// Weight of the latest run in a function's mean duration.
+const MEAN_WEIGHT: f32 = 0.2;
+
+impl SchedulerCore {
+    /// A task ran to its end; its value is in the report, or on the worker.
+    pub fn finished<E: Effects>(
+        &mut self,
+        worker: WorkerId,
+        report: &Finished<'_>,
+        effects: &mut E,
+    ) -> Result<(), Violation> {
+        let Some(slot) = self.close(worker, report.task)? else {
+            if report.inline.is_none() {
+                effects.free(worker, report.task);
+            }
+            return Ok(());
+        };
+        self.totals.finished += 1;
+        self.learn(slot, report.duration_us);
+        self.deaths.remove(&slot);
+        self.tasks[slot].nbytes = report.nbytes;
+        if report.inline.is_none() {
+            self.tasks[slot].holders.push(worker);
+            self.workers.hold(worker, slot, report.nbytes);
+        }
+        self.let_go_of_inputs(slot);
+        self.store(slot, report.inline, effects);
+        self.take_steps(effects);
+        Ok(())
+    }
+
+    /// A task ended in an error: it runs again while it may, else it fails.
+    pub fn failed<E: Effects>(
+        &mut self,
+        worker: WorkerId,
+        report: &Failed<'_>,
+        effects: &mut E,
+    ) -> Result<(), Violation> {
+        let Some(slot) = self.close(worker, report.task)? else { return Ok(()) };
+        self.learn(slot, report.duration_us);
+        let task = &mut self.tasks[slot];
+        match task.retries_left.checked_sub(1) {
+            Some(left) => {
+                task.retries_left = left;
+                self.requeue(slot);
+            }
+            None => {
+                self.totals.failed += 1;
+                let error = self.complete_error(slot, report.error);
+                self.steps.push(Step::Fail(slot, error));
+                self.take_steps(effects);
+            }
+        }
+        Ok(())
+    }
+
+    /// An assigned task did not run: it was retracted or abandoned, or an input did not arrive.
+    pub fn returned(&mut self, worker: WorkerId, task: TaskId) -> Result<(), Violation> {
+        if let Some(slot) = self.close(worker, task)? {
+            self.requeue(slot);
+        }
+        Ok(())
+    }
+
+    /// A copy of a value is on `worker`: put there by a client, or fetched for a task.
+    pub fn holds<E: Effects>(&mut self, worker: WorkerId, task: TaskId, nbytes: u64, effects: &mut E) {
+        let Some(slot) = self.tasks.find(task) else { return effects.free(worker, task) };
+        match self.tasks[slot].state {
+            State::Receiving { worker: expected, .. } if expected == worker => {
+                self.tasks[slot].nbytes = nbytes;
+                self.tasks[slot].holders.push(worker);
+                self.workers.hold(worker, slot, nbytes);
+                self.store(slot, None, effects);
+                self.take_steps(effects);
+            }
+            State::Held => {
+                if !self.tasks[slot].holders.contains(&worker) {
+                    self.tasks[slot].holders.push(worker);
+                }
+                self.workers.hold(worker, slot, nbytes);
+            }
+            _ => effects.free(worker, task),
+        }
+    }
+
+    /// `holder` did not hand out a value. Its copy counts as lost; a value without copies is computed again.
+    pub fn unavailable<E: Effects>(&mut self, task: TaskId, holder: WorkerId, effects: &mut E) {
+        let Some(slot) = self.tasks.find(task) else { return };
+        if !self.tasks[slot].holders.contains(&holder) {
+            return;
+        }
+        effects.free(holder, task);
+        self.lose_copy(slot, holder);
+        self.take_steps(effects);
+    }
+
+    /// A client could not fetch a value from `worker`: as [`unavailable`](Self::unavailable), and the future is
+    /// watched again.
+    pub fn unreachable<E: Effects>(
+        &mut self,
+        client: ClientId,
+        future: FutureId,
+        worker: WorkerId,
+        effects: &mut E,
+    ) -> Result<(), Violation> {
+        if let Standing::Task { slot, .. } = self.clients.standing(client, future) {
+            self.unavailable(self.tasks.id(slot), worker, effects);
+        }
+        self.watch(client, future, effects)
+    }
+
+    /// Takes an assignment off the books: its slot, or None if it had been abandoned.
+    fn close(&mut self, id: WorkerId, task: TaskId) -> Result<Option<u32>, Violation> {
+        self.dirty.insert(id);
+        let worker = self.workers.live(id);
+        worker.retracting.remove(&task);
+        if let Some(estimate_us) = worker.abandoned.remove(&task) {
+            worker.load_us = worker.load_us.saturating_sub(u64::from(estimate_us));
+            return Ok(None);
+        }
+        let found = self
+            .tasks
+            .find(task)
+            .filter(|slot| matches!(self.tasks[*slot].state, State::Assigned { worker, .. } if worker == id));
+        let Some(slot) = found else { return Err(Violation::NotAssigned { worker: id, task }) };
+        let State::Assigned { missing, .. } = self.tasks[slot].state else { unreachable!("just matched") };
+        self.workers.unbook(&mut self.tasks, id, slot, missing > 0);
+        self.tasks[slot].state = match missing {
+            0 => State::Ready,
+            missing => State::Waiting { missing },
+        };
+        Ok(Some(slot))
+    }
+
+    /// A task that was taken off the books is to be placed again.
+    pub(super) fn requeue(&mut self, slot: u32) {
+        match self.tasks[slot].state {
+            State::Ready => self.ready(slot),
+            _ => self.unfollowed.push(self.tasks.id(slot)),
+        }
+    }
+
+    /// Takes a run time into the mean of its function.
+    fn learn(&mut self, slot: u32, duration_us: u64) {
+        let function = &mut self.functions[self.tasks[slot].function as usize];
+        let duration = duration_us as f32;
+        function.mean_us =
+            Some(function.mean_us.map_or(duration, |mean| mean + MEAN_WEIGHT * (duration - mean)));
+    }
+}

@@ -1,0 +1,391 @@
+//! One test per rule, against a recorder of effects. The simulation in `tests/sim` covers their interplay.
+#![allow(clippy::unwrap_used)]
+
+use smallvec::SmallVec;
+
+use super::*;
+use crate::model::Tick;
+use crate::model::error::{ErrorKind, TaskError};
+use crate::wire::client::{CallOptions, Cancel, Submission};
+use crate::wire::worker::{Failed, Finished, Source};
+
+const FUNCTION: FunctionId = FunctionId(7);
+const ALICE: ClientId = ClientId(0);
+const BOB: ClientId = ClientId(1);
+
+/// Effects as text, in order.
+#[derive(Default)]
+struct Recorder {
+    lines: Vec<String>,
+    assigned: Vec<(WorkerId, TaskId)>,
+}
+
+impl Effects for Recorder {
+    fn assign(&mut self, worker: WorkerId, assignment: &Assignment<'_>) {
+        let inputs: Vec<String> = assignment
+            .inputs
+            .iter()
+            .map(|input| match &input.source {
+                Source::Inline(bytes) => format!("inline{bytes:?}"),
+                Source::Local => format!("local {}", input.task),
+                Source::Remote { holders, .. } => format!("{} at {holders:?}", input.task),
+            })
+            .collect();
+        self.lines.push(format!("assign {} to {worker} ({})", assignment.task, inputs.join(", ")));
+        self.assigned.push((worker, assignment.task));
+    }
+
+    fn retract(&mut self, worker: WorkerId, task: TaskId) {
+        self.lines.push(format!("retract {task} from {worker}"));
+    }
+
+    fn abandon(&mut self, worker: WorkerId, task: TaskId) {
+        self.lines.push(format!("abandon {task} on {worker}"));
+    }
+
+    fn free(&mut self, worker: WorkerId, task: TaskId) {
+        self.lines.push(format!("free {task} on {worker}"));
+    }
+
+    fn notify(&mut self, client: ClientId, future: FutureId, outcome: &Outcome<'_>) {
+        let outcome = match outcome {
+            Outcome::Inline(bytes) => format!("value {bytes:?}"),
+            Outcome::Stored { holders, .. } => format!("stored at {holders:?}"),
+            Outcome::Failed(error) => format!("failed: {}", TaskError::unpack(error).message),
+            Outcome::Cancelled(reason) => format!("cancelled: {reason}"),
+        };
+        self.lines.push(format!("{client} future {}: {outcome}", future.0));
+    }
+
+    fn placed(&mut self, _client: ClientId, placed: &Placed) {
+        self.lines.push(format!("future {} goes to {:?}", placed.future.0, placed.worker));
+    }
+}
+
+/// A core with clients Alice and Bob, and its effects.
+struct Bench {
+    core: SchedulerCore,
+    effects: Recorder,
+}
+
+impl Bench {
+    fn new(workers: u32) -> Self {
+        let mut bench = Self { core: SchedulerCore::new(Tuning::default()), effects: Recorder::default() };
+        bench.core.client_joined(ALICE);
+        bench.core.client_joined(BOB);
+        (0..workers).for_each(|id| bench.join(id));
+        bench
+    }
+
+    fn join(&mut self, id: u32) {
+        let functions = [(FUNCTION, "inc".to_owned())];
+        self.core.worker_joined(WorkerId(id), "host", 1, functions, &mut self.effects);
+    }
+
+    fn submit(&mut self, client: ClientId, future: u32, key: u128, inputs: &[u32]) {
+        self.submit_with(client, future, key, inputs, CallOptions::default());
+    }
+
+    fn submit_with(
+        &mut self,
+        client: ClientId,
+        future: u32,
+        key: u128,
+        inputs: &[u32],
+        options: CallOptions,
+    ) {
+        let call = Submission {
+            future: FutureId(future),
+            key: Key(key),
+            function: FUNCTION,
+            options,
+            name: None,
+            arguments: b"arguments",
+            inputs: inputs.iter().map(|input| FutureId(*input)).collect::<SmallVec<_>>(),
+        };
+        self.core.submit(client, &call, &mut self.effects).unwrap();
+        self.core.watch(client, FutureId(future), &mut self.effects).unwrap();
+    }
+
+    /// Places, checks, and hands out what happened since the last call.
+    fn place(&mut self) -> Vec<String> {
+        self.core.place(Tick(0), &mut self.effects);
+        self.core.check();
+        std::mem::take(&mut self.effects.lines)
+    }
+
+    fn finish(&mut self, worker: u32, task: TaskId, inline: Option<&[u8]>) {
+        let report = Finished { task, duration_us: 10, nbytes: 1 << 20, inline };
+        self.core.finished(WorkerId(worker), &report, &mut self.effects).unwrap();
+    }
+
+    fn fail(&mut self, worker: u32, task: TaskId) {
+        let error = TaskError::new(ErrorKind::Error, "division by zero").pack();
+        let report = Failed { task, duration_us: 10, error: &error };
+        self.core.failed(WorkerId(worker), &report, &mut self.effects).unwrap();
+    }
+
+    /// The latest assignment.
+    fn last(&self) -> (u32, TaskId) {
+        let (worker, task) = *self.effects.assigned.last().unwrap();
+        (worker.0, task)
+    }
+}
+
+#[test]
+fn a_call_runs_and_its_small_value_comes_with_the_notification() {
+    let mut bench = Bench::new(1);
+    bench.submit(ALICE, 0, 1, &[]);
+    assert_eq!(bench.place(), ["assign task-0.0 to worker-0 ()"]);
+    bench.finish(0, TaskId(0), Some(b"x"));
+    assert_eq!(bench.place(), ["client-0 future 0: value [120]"]);
+}
+
+#[test]
+fn equal_keys_are_one_task_for_all_clients() {
+    let mut bench = Bench::new(1);
+    bench.submit(ALICE, 0, 1, &[]);
+    bench.submit(BOB, 0, 1, &[]);
+    assert_eq!(bench.place(), ["assign task-0.0 to worker-0 ()"]);
+    bench.finish(0, TaskId(0), None);
+    let mut notified = bench.place();
+    notified.sort();
+    assert_eq!(
+        notified,
+        ["client-0 future 0: stored at [WorkerId(0)]", "client-1 future 0: stored at [WorkerId(0)]"]
+    );
+}
+
+#[test]
+fn a_chain_is_given_to_one_worker_at_once() {
+    let mut bench = Bench::new(2);
+    bench.submit(ALICE, 0, 1, &[]);
+    bench.submit(ALICE, 1, 2, &[0]);
+    bench.submit(ALICE, 2, 3, &[1]);
+    assert_eq!(
+        bench.place(),
+        [
+            "assign task-0.0 to worker-0 ()",
+            "assign task-1.0 to worker-0 (local task-0.0)",
+            "assign task-2.0 to worker-0 (local task-1.0)",
+        ]
+    );
+}
+
+#[test]
+fn a_released_value_is_freed_on_its_holder_and_its_record_forgotten() {
+    let mut bench = Bench::new(1);
+    bench.submit(ALICE, 0, 1, &[]);
+    bench.place();
+    bench.finish(0, TaskId(0), None);
+    bench.place();
+    bench.core.release(ALICE, FutureId(0), &mut bench.effects).unwrap();
+    assert_eq!(bench.place(), ["free task-0.0 on worker-0"]);
+    assert_eq!(bench.core.tasks_len(), 0);
+}
+
+#[test]
+fn an_unwanted_task_that_was_assigned_is_abandoned_and_its_slot_stays_busy_until_the_worker_answers() {
+    let mut bench = Bench::new(1);
+    bench.submit(ALICE, 0, 1, &[]);
+    bench.place();
+    bench.core.release(ALICE, FutureId(0), &mut bench.effects).unwrap();
+    assert_eq!(bench.place(), ["abandon task-0.0 on worker-0"]);
+    bench.submit(ALICE, 1, 2, &[]);
+    assert!(bench.place().is_empty(), "the worker's thread is not reported free");
+    bench.core.returned(WorkerId(0), TaskId(0)).unwrap();
+    assert_eq!(bench.place(), ["assign task-0.2 to worker-0 ()"]);
+}
+
+#[test]
+fn dependents_of_a_failed_task_fail_with_its_error() {
+    let mut bench = Bench::new(1);
+    bench.submit(ALICE, 0, 1, &[]);
+    bench.submit(ALICE, 1, 2, &[0]);
+    bench.place();
+    bench.fail(0, TaskId(0));
+    let lines = bench.place();
+    assert!(lines.contains(&"client-0 future 0: failed: division by zero".to_owned()), "{lines:?}");
+    assert!(lines.contains(&"client-0 future 1: failed: division by zero".to_owned()), "{lines:?}");
+}
+
+#[test]
+fn retries_run_a_failed_task_again_and_then_no_more() {
+    let mut bench = Bench::new(1);
+    bench.submit_with(ALICE, 0, 1, &[], CallOptions { retries: 2, priority: 0 });
+    for _ in 0..2 {
+        assert_eq!(bench.place(), ["assign task-0.0 to worker-0 ()"]);
+        bench.fail(0, TaskId(0));
+    }
+    assert_eq!(bench.place(), ["assign task-0.0 to worker-0 ()"]);
+    bench.fail(0, TaskId(0));
+    assert_eq!(bench.place(), ["client-0 future 0: failed: division by zero"]);
+}
+
+#[test]
+fn higher_priority_runs_first() {
+    let mut bench = Bench::new(0);
+    bench.submit(ALICE, 0, 1, &[]);
+    bench.submit_with(ALICE, 1, 2, &[], CallOptions { priority: 5, retries: 0 });
+    bench.join(0);
+    assert_eq!(bench.place(), ["assign task-1.0 to worker-0 ()"]);
+}
+
+#[test]
+fn a_lost_workers_task_runs_elsewhere_and_its_lost_value_is_computed_again() {
+    let mut bench = Bench::new(2);
+    bench.submit(ALICE, 0, 1, &[]);
+    bench.place();
+    let (worker, task) = bench.last();
+    bench.finish(worker, task, None);
+    bench.submit(ALICE, 1, 2, &[0]);
+    bench.place();
+    bench.core.worker_left(WorkerId(worker), recover::Departure::Lost, &mut bench.effects);
+    let other = 1 - worker;
+    assert_eq!(
+        bench.place(),
+        [
+            format!("assign task-0.0 to worker-{other} ()"),
+            format!("assign task-1.0 to worker-{other} (local task-0.0)")
+        ]
+    );
+}
+
+#[test]
+fn a_task_under_which_three_workers_died_is_blamed() {
+    let mut bench = Bench::new(4);
+    bench.submit(ALICE, 0, 1, &[]);
+    for _ in 0..3 {
+        bench.place();
+        let (worker, _) = bench.last();
+        bench.core.worker_left(WorkerId(worker), recover::Departure::Lost, &mut bench.effects);
+    }
+    let lines = bench.place();
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].starts_with("client-0 future 0: failed"), "{lines:?}");
+}
+
+#[test]
+fn planned_departures_are_not_counted_against_a_task() {
+    let mut bench = Bench::new(4);
+    bench.submit(ALICE, 0, 1, &[]);
+    for _ in 0..3 {
+        bench.place();
+        let (worker, _) = bench.last();
+        bench.core.worker_left(WorkerId(worker), recover::Departure::Planned, &mut bench.effects);
+    }
+    assert_eq!(bench.place().len(), 1, "it is assigned to the last worker");
+}
+
+#[test]
+fn cancel_spares_what_another_client_wants() {
+    let mut bench = Bench::new(1);
+    bench.submit(ALICE, 0, 1, &[]);
+    bench.submit(BOB, 0, 1, &[]);
+    bench.place();
+    let cancel = Cancel { futures: vec![FutureId(0)], force: false, reason: "changed my mind".into() };
+    bench.core.cancel(ALICE, &cancel, &mut bench.effects).unwrap();
+    assert_eq!(bench.place(), ["client-0 future 0: cancelled: changed my mind"]);
+    bench.finish(0, TaskId(0), Some(b"x"));
+    assert_eq!(bench.place(), ["client-1 future 0: value [120]"]);
+}
+
+#[test]
+fn forced_cancel_is_for_everyone_and_takes_dependents_along() {
+    let mut bench = Bench::new(1);
+    bench.submit(ALICE, 0, 1, &[]);
+    bench.submit(BOB, 0, 1, &[]);
+    bench.submit(BOB, 1, 2, &[0]);
+    bench.place();
+    let cancel = Cancel { futures: vec![FutureId(0)], force: true, reason: "stop".into() };
+    bench.core.cancel(ALICE, &cancel, &mut bench.effects).unwrap();
+    let lines = bench.place();
+    assert_eq!(lines.iter().filter(|line| line.ends_with("cancelled: stop")).count(), 3, "{lines:?}");
+    assert_eq!(lines.iter().filter(|line| line.starts_with("abandon")).count(), 2, "{lines:?}");
+    assert_eq!(bench.core.tasks_len(), 0);
+}
+
+#[test]
+fn a_cancelled_key_that_is_submitted_again_runs_afresh() {
+    let mut bench = Bench::new(1);
+    bench.submit(ALICE, 0, 1, &[]);
+    bench.place();
+    let cancel = Cancel { futures: vec![FutureId(0)], force: false, reason: "stop".into() };
+    bench.core.cancel(ALICE, &cancel, &mut bench.effects).unwrap();
+    bench.submit(ALICE, 1, 1, &[]);
+    bench.core.returned(WorkerId(0), TaskId(0)).unwrap();
+    let lines = bench.place();
+    assert_eq!(lines.last().unwrap(), "assign task-0.2 to worker-0 ()");
+}
+
+#[test]
+fn retry_runs_a_failed_task_and_its_failed_ancestors() {
+    let mut bench = Bench::new(1);
+    bench.submit(ALICE, 0, 1, &[]);
+    bench.submit(ALICE, 1, 2, &[0]);
+    bench.place();
+    bench.fail(0, TaskId(0));
+    bench.core.returned(WorkerId(0), TaskId(1)).unwrap();
+    bench.place();
+    bench.core.retry(ALICE, FutureId(1), &mut bench.effects).unwrap();
+    let lines = bench.place();
+    assert_eq!(lines.iter().filter(|line| line.starts_with("assign")).count(), 2, "{lines:?}");
+}
+
+#[test]
+fn a_scattered_value_that_is_lost_is_an_error_and_not_a_hang() {
+    let mut bench = Bench::new(1);
+    let value = crate::wire::client::ScatterValue { future: FutureId(0), key: Key(9), nbytes: 8 };
+    let scatter = Scatter { values: vec![value], workers: vec![] };
+    bench.core.scatter(ALICE, scatter, &mut bench.effects).unwrap();
+    bench.core.holds(WorkerId(0), TaskId(0), 8, &mut bench.effects);
+    bench.core.watch(ALICE, FutureId(0), &mut bench.effects).unwrap();
+    assert_eq!(
+        bench.place(),
+        ["future 0 goes to Some(WorkerId(0))", "client-0 future 0: stored at [WorkerId(0)]"]
+    );
+    bench.core.worker_left(WorkerId(0), recover::Departure::Lost, &mut bench.effects);
+    bench.submit(ALICE, 1, 2, &[0]);
+    let lines = bench.place();
+    assert!(lines[0].starts_with("client-0 future 1: failed"), "{lines:?}");
+}
+
+#[test]
+fn an_idle_worker_gets_half_of_what_another_has_queued() {
+    let mut bench = Bench::new(1);
+    bench.submit(ALICE, 0, 0, &[]);
+    bench.place();
+    bench.finish(0, TaskId(0), Some(b"x"));
+    (1..20).for_each(|future| bench.submit(ALICE, future, u128::from(future), &[]));
+    let assigned = bench.place().iter().filter(|line| line.starts_with("assign")).count();
+    assert_eq!(assigned, 19, "short tasks are queued ahead");
+    let (_, task) = bench.effects.assigned[1];
+    let report = Finished { task, duration_us: 1_000_000, nbytes: 1, inline: Some(b"x") };
+    bench.core.finished(WorkerId(0), &report, &mut bench.effects).unwrap();
+    bench.place();
+    bench.join(1);
+    let lines = bench.place();
+    assert_eq!(lines.iter().filter(|line| line.starts_with("retract")).count(), 9, "{lines:?}");
+    bench.core.returned(WorkerId(0), bench.last().1).unwrap();
+    assert!(bench.place().iter().any(|line| line.contains("to worker-1")));
+}
+
+#[test]
+fn a_client_that_leaves_gives_everything_back() {
+    let mut bench = Bench::new(1);
+    for future in 0..10 {
+        bench.submit(ALICE, future, u128::from(future), &[]);
+    }
+    bench.place();
+    bench.core.client_left(ALICE, &mut bench.effects);
+    bench.place();
+    assert_eq!(bench.core.tasks_len(), 0);
+}
+
+#[test]
+fn a_report_on_a_task_that_was_not_given_is_a_violation() {
+    let mut bench = Bench::new(1);
+    let report = Finished { task: TaskId(3), duration_us: 1, nbytes: 1, inline: None };
+    let answer = bench.core.finished(WorkerId(0), &report, &mut bench.effects);
+    assert_eq!(answer, Err(Violation::NotAssigned { worker: WorkerId(0), task: TaskId(3) }));
+}

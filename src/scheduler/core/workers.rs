@@ -1,0 +1,253 @@
+//! Workers as the scheduler sees them: what each was given, what it holds, how long its queue is.
+//!
+//! [`Workers`] also keeps the two rings of workers that can take more: idle ones (a thread without a task)
+//! and spare ones (a queue shorter than the round trip).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::queue::ReadyQueue;
+use super::task::{NONE, TaskTable};
+use crate::model::{TaskId, WorkerId};
+
+/// One worker.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub host: u32,
+    pub threads: u32,
+    /// Slots of assigned tasks, followers included; a task knows its place in here.
+    pub assigned: Vec<u32>,
+    /// Followers among `assigned`.
+    pub followers: u32,
+    /// Abandoned assignments whose outcome has not come, with their estimates.
+    pub abandoned: BTreeMap<TaskId, u32>,
+    /// Estimated time of all assigned tasks that are not followers, and of abandoned ones.
+    pub load_us: u64,
+    /// Ready tasks that wait here for this worker, as it has their inputs.
+    pub backlog: ReadyQueue,
+    /// Slots of values that the worker holds.
+    pub holds: BTreeSet<u32>,
+    pub held_bytes: u64,
+    /// Large inputs on their way to the worker.
+    pub inbound: BTreeSet<u32>,
+    /// Tasks asked back whose outcome has not come.
+    pub retracting: BTreeSet<TaskId>,
+    ring: Ring,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ring {
+    None,
+    Idle,
+    Spare,
+}
+
+/// What a worker can take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// A thread has nothing to run.
+    Idle,
+    /// The queue is shorter than a round trip.
+    Spare,
+    /// Nothing more for now.
+    None,
+}
+
+/// All live workers.
+#[derive(Debug, Default)]
+pub(super) struct Workers {
+    table: BTreeMap<WorkerId, Worker>,
+    /// Live workers, dense, for draws at random.
+    order: Vec<WorkerId>,
+    hosts: BTreeMap<String, u32>,
+    idle: VecDeque<WorkerId>,
+    spare: VecDeque<WorkerId>,
+    pub backlogged: BTreeSet<WorkerId>,
+    /// Workers with tasks queued beyond their threads, as of their last enrolment.
+    deep: BTreeSet<WorkerId>,
+}
+
+impl Worker {
+    /// Assignments that occupy or await a thread.
+    pub(super) fn outstanding(&self) -> usize {
+        self.assigned.len() - self.followers as usize + self.abandoned.len()
+    }
+
+    /// Queued tasks beyond those that can run.
+    pub(super) fn queued(&self) -> usize {
+        self.outstanding().saturating_sub(self.threads as usize)
+    }
+
+    /// Estimated time until a task given to it starts, backlog included.
+    pub(super) fn wait_us(&self) -> u64 {
+        (self.load_us + self.backlog.estimate_us()) / u64::from(self.threads.max(1))
+    }
+}
+
+impl Workers {
+    pub(super) fn join(&mut self, id: WorkerId, host: &str, threads: u32) {
+        let hosts = u32::try_from(self.hosts.len()).unwrap_or(u32::MAX);
+        let host = *self.hosts.entry(host.to_owned()).or_insert(hosts);
+        let worker = Worker {
+            host,
+            threads,
+            assigned: Vec::new(),
+            followers: 0,
+            abandoned: BTreeMap::new(),
+            load_us: 0,
+            backlog: ReadyQueue::default(),
+            holds: BTreeSet::new(),
+            held_bytes: 0,
+            inbound: BTreeSet::new(),
+            retracting: BTreeSet::new(),
+            ring: Ring::None,
+        };
+        self.table.insert(id, worker);
+        self.order.push(id);
+    }
+
+    pub(super) fn leave(&mut self, id: WorkerId) -> Option<Worker> {
+        self.order.retain(|other| *other != id);
+        self.backlogged.remove(&id);
+        self.deep.remove(&id);
+        self.table.remove(&id)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    pub(super) fn ids(&self) -> &[WorkerId] {
+        &self.order
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
+        self.table.iter().map(|(id, worker)| (*id, worker))
+    }
+
+    #[inline]
+    pub(super) fn find(&self, id: WorkerId) -> Option<&Worker> {
+        self.table.get(&id)
+    }
+
+    /// A live worker by id.
+    #[inline]
+    pub(super) fn live(&mut self, id: WorkerId) -> &mut Worker {
+        self.table.get_mut(&id).expect("tasks and values name live workers only")
+    }
+
+    /// Books an assignment; the task's estimate counts unless it is a follower.
+    pub(super) fn book(&mut self, tasks: &mut TaskTable, id: WorkerId, slot: u32, following: bool) {
+        let worker = self.live(id);
+        tasks[slot].position = u32::try_from(worker.assigned.len()).expect("depth is bounded");
+        worker.assigned.push(slot);
+        match following {
+            true => worker.followers += 1,
+            false => worker.load_us += u64::from(tasks[slot].estimate_us),
+        }
+    }
+
+    /// Takes an assignment off the books.
+    pub(super) fn unbook(&mut self, tasks: &mut TaskTable, id: WorkerId, slot: u32, following: bool) {
+        let worker = self.live(id);
+        let position = std::mem::replace(&mut tasks[slot].position, NONE);
+        worker.assigned.swap_remove(position as usize);
+        if let Some(moved) = worker.assigned.get(position as usize) {
+            tasks[*moved].position = position;
+        }
+        match following {
+            true => worker.followers -= 1,
+            false => worker.load_us = worker.load_us.saturating_sub(u64::from(tasks[slot].estimate_us)),
+        }
+    }
+
+    /// A follower's inputs are there: it counts as queued.
+    pub(super) fn promote(&mut self, tasks: &TaskTable, id: WorkerId, slot: u32) {
+        let worker = self.live(id);
+        worker.followers -= 1;
+        worker.load_us += u64::from(tasks[slot].estimate_us);
+    }
+
+    pub(super) fn hold(&mut self, id: WorkerId, slot: u32, nbytes: u64) {
+        let worker = self.live(id);
+        worker.inbound.remove(&slot);
+        if worker.holds.insert(slot) {
+            worker.held_bytes += nbytes;
+        }
+    }
+
+    pub(super) fn unhold(&mut self, id: WorkerId, slot: u32, nbytes: u64) {
+        let Some(worker) = self.table.get_mut(&id) else { return };
+        if worker.holds.remove(&slot) {
+            worker.held_bytes = worker.held_bytes.saturating_sub(nbytes);
+        }
+    }
+
+    /// Puts the worker on the ring where its room belongs.
+    pub(super) fn enrol(&mut self, id: WorkerId, room: Room) {
+        let worker = self.live(id);
+        let queued = worker.queued() > 0;
+        let ring = match room {
+            Room::Idle => Ring::Idle,
+            Room::Spare => Ring::Spare,
+            Room::None => Ring::None,
+        };
+        let same = std::mem::replace(&mut worker.ring, ring) == ring;
+        match queued {
+            true => self.deep.insert(id),
+            false => self.deep.remove(&id),
+        };
+        match ring {
+            _ if same => {}
+            Ring::Idle => self.idle.push_back(id),
+            Ring::Spare => self.spare.push_back(id),
+            Ring::None => {}
+        }
+    }
+
+    /// Takes the worker that has been idle for longest, or one with room to spare.
+    pub(super) fn take_roomy(&mut self) -> Option<WorkerId> {
+        self.take_idle().or_else(|| Self::take(&mut self.spare, &mut self.table, Ring::Spare))
+    }
+
+    /// Takes the worker that has been idle for longest.
+    pub(super) fn take_idle(&mut self) -> Option<WorkerId> {
+        Self::take(&mut self.idle, &mut self.table, Ring::Idle)
+    }
+
+    /// Whether any worker has tasks queued beyond its threads. Counted as workers are enrolled.
+    pub(super) fn any_queued(&self) -> bool {
+        !self.deep.is_empty()
+    }
+
+    /// The worker with the most queued tasks among a few of those that have some, other than `thief` and
+    /// those that were asked already.
+    pub(super) fn deepest(&self, thief: WorkerId, look_at_max: usize, start: usize) -> Option<WorkerId> {
+        let from = WorkerId(self.order[start % self.order.len()].0);
+        let round = self.deep.range(from..).chain(self.deep.range(..from)).take(look_at_max);
+        let victims = round.filter(|id| **id != thief).filter_map(|id| Some((*id, self.table.get(id)?)));
+        let victims = victims.filter(|(_, worker)| worker.retracting.is_empty() && worker.queued() > 0);
+        victims.max_by_key(|(id, worker)| (worker.load_us, std::cmp::Reverse(*id))).map(|(id, _)| id)
+    }
+
+    /// Workers on the rings: an upper bound.
+    pub(super) fn roomy_len(&self) -> usize {
+        self.idle.len() + self.spare.len()
+    }
+
+    fn take(
+        ring: &mut VecDeque<WorkerId>,
+        table: &mut BTreeMap<WorkerId, Worker>,
+        kind: Ring,
+    ) -> Option<WorkerId> {
+        while let Some(id) = ring.pop_front() {
+            // An entry whose worker left, or moved to the other ring, is stale.
+            if let Some(worker) = table.get_mut(&id)
+                && worker.ring == kind
+            {
+                worker.ring = Ring::None;
+                return Some(id);
+            }
+        }
+        None
+    }
+}

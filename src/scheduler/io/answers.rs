@@ -1,0 +1,98 @@
+//! Answers to a client's questions, as JSON.
+
+use serde_json::{Value, json};
+
+use super::hub::Hub;
+use crate::model::{ClientId, WorkerId};
+use crate::wire::client::Query;
+use crate::wire::worker::Shutdown;
+
+impl Hub {
+    /// The JSON that answers `query`, or why there is none.
+    pub(super) fn answer(&self, client: ClientId, query: Query) -> Result<String, String> {
+        let answer = match query {
+            Query::Status => self.status(),
+            Query::Topology => self.topology(),
+            Query::Explain { key } => self.explain(&key)?,
+            Query::Story { key } => self.explain(&key)?,
+            Query::WhoHas { futures } => {
+                let holders = |future| self.core.who_has(client, future);
+                json!(futures.into_iter().map(holders).collect::<Vec<_>>())
+            }
+            Query::Stop { code } => {
+                self.stop(Shutdown { reason: format!("stopped by {client}"), code });
+                json!({ "stopping": true, "code": code })
+            }
+        };
+        Ok(answer.to_string())
+    }
+
+    fn status(&self) -> Value {
+        json!({
+            "scheduler": {
+                "address": self.address,
+                "pid": std::process::id(),
+                "host": host(),
+                "uptime_s": self.started.elapsed().as_secs_f64(),
+                "version": env!("CARGO_PKG_VERSION"),
+            },
+            "workers": self.core.worker_summaries().iter().filter_map(|summary| self.worker(summary)).collect::<Vec<_>>(),
+            "tasks": self.core.counts(),
+            "totals": self.core.totals(),
+            "clients": self.post.clients.iter().map(|(client, peer)| json!({
+                "id": client,
+                "host": peer.remote.hello.host,
+                "pid": peer.remote.hello.pid,
+                "address": peer.remote.address.to_string(),
+            })).collect::<Vec<_>>(),
+        })
+    }
+
+    fn worker(&self, summary: &crate::scheduler::core::WorkerSummary) -> Option<Value> {
+        let peer = self.post.workers.get(&summary.id)?;
+        let join = peer.join.as_ref()?;
+        Some(json!({
+            "id": summary.id,
+            "rank": join.rank,
+            "host": join.host,
+            "pid": join.pid,
+            "address": join.address,
+            "threads": join.threads,
+            "memory_bytes_max": join.memory_bytes_max,
+            "assigned": summary.assigned,
+            "backlog": summary.backlog,
+            "running": peer.metrics.running,
+            "queued": peer.metrics.queued,
+            "values": summary.values,
+            "held_bytes": summary.held_bytes,
+            "resident_bytes": peer.metrics.resident_bytes,
+            "managed_bytes": peer.metrics.managed_bytes,
+            "cpu_percent": peer.cpu_percent,
+        }))
+    }
+
+    fn topology(&self) -> Value {
+        let workers = self.post.workers.iter().filter_map(|(id, peer)| Some((*id, peer.join.as_ref()?)));
+        let entry = |(id, join): (WorkerId, &crate::wire::worker::Join)| {
+            let binding = serde_json::from_str::<Value>(&join.binding).unwrap_or(Value::Null);
+            json!({ "id": id, "rank": join.rank, "host": join.host, "binding": binding })
+        };
+        json!({
+            "scheduler": { "host": host(), "pid": std::process::id() },
+            "workers": workers.map(entry).collect::<Vec<_>>(),
+        })
+    }
+
+    fn explain(&self, text: &str) -> Result<Value, String> {
+        let key = self.core.resolve(text).ok_or_else(|| {
+            format!("no task `{text}` is known; give the name, the key as printed, or the first digits of its hash")
+        })?;
+        let explanation = self.core.explain(key).ok_or_else(|| format!("task `{text}` was forgotten"))?;
+        serde_json::to_value(explanation).map_err(|error| error.to_string())
+    }
+}
+
+fn host() -> String {
+    nix::unistd::gethostname()
+        .map_or_else(|_| "unknown".to_owned(), |name| name.to_string_lossy().into_owned())
+}

@@ -1,0 +1,501 @@
+//! Core and outboxes side by side: frames are booked, effects become mail.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Instant;
+
+use thiserror::Error;
+use tokio::sync::Notify;
+use tracing::{debug, info, warn};
+
+use super::StopHandle;
+use crate::model::{ClientId, FutureId, TaskId, Tick, WorkerId};
+use crate::scheduler::core::recover::Departure;
+use crate::scheduler::core::{Effects, SchedulerCore, Tuning, Violation};
+use crate::transport::tcp::Remote;
+use crate::wire::client::{ClientMessage, Closing, Outcome, Placed, ToClientOutbox};
+use crate::wire::frame::Frame;
+use crate::wire::handshake::BuildHash;
+use crate::wire::worker::{Assignment, Join, Metrics, Shutdown, ToWorkerOutbox, WorkerMessage};
+use crate::wire::{Outbox, Peer, WireError};
+
+/// Mail that a peer may leave unread; one that reads more slowly than this is cut off.
+const MAIL_BYTES_MAX: usize = 512 << 20;
+
+/// A connection's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum PeerId {
+    Client(ClientId),
+    Worker(WorkerId),
+}
+
+/// Why a peer is dropped.
+#[derive(Debug, Error)]
+pub(super) enum Refusal {
+    #[error("only clients and workers connect to a scheduler")]
+    Role,
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    #[error("it reported before it joined")]
+    NotJoined,
+    #[error("it joined twice")]
+    JoinedTwice,
+    #[error(
+        "its task functions are not those of the cluster: {0}; start all ranks with the same program and --tasks"
+    )]
+    OtherFunctions(String),
+}
+
+/// All that the shell keeps.
+pub(super) struct Hub {
+    pub(super) core: SchedulerCore,
+    pub(super) post: Post,
+    pub(super) started: Instant,
+    pub(super) address: String,
+    booked: Rc<Notify>,
+    stop: StopHandle,
+    next_client: u32,
+    next_worker: u32,
+    /// The task table of the first worker, which all others must share.
+    build: Option<BuildHash>,
+}
+
+/// Everybody's mail.
+#[derive(Default)]
+pub(super) struct Post {
+    pub(super) clients: BTreeMap<ClientId, ClientPeer>,
+    pub(super) workers: BTreeMap<WorkerId, WorkerPeer>,
+    /// Whose outbox got something since the last `place`.
+    with_mail: Vec<PeerId>,
+}
+
+/// A connected client.
+pub(super) struct ClientPeer {
+    pub(super) remote: Remote,
+    outbox: ToClientOutbox,
+    box_: Mailbox,
+}
+
+/// A connected worker.
+pub(super) struct WorkerPeer {
+    pub(super) remote: Remote,
+    /// What it said when it joined; None until then.
+    pub(super) join: Option<Join>,
+    pub(super) metrics: Metrics,
+    pub(super) cpu_percent: f64,
+    metrics_at: Instant,
+    outbox: ToWorkerOutbox,
+    box_: Mailbox,
+}
+
+/// Whether there is mail, and whether more may come.
+struct Mailbox {
+    mail: Rc<Notify>,
+    has_mail: bool,
+    open: bool,
+}
+
+impl Mailbox {
+    fn new() -> Self {
+        Self { mail: Rc::new(Notify::new()), has_mail: false, open: true }
+    }
+}
+
+impl Hub {
+    pub(super) fn new(tuning: Tuning, address: &str, stop: StopHandle) -> Self {
+        Self {
+            core: SchedulerCore::new(tuning),
+            post: Post::default(),
+            started: Instant::now(),
+            address: address.to_owned(),
+            booked: Rc::new(Notify::new()),
+            stop,
+            next_client: 0,
+            next_worker: 0,
+            build: None,
+        }
+    }
+
+    /// Notified when messages have been booked.
+    pub(super) fn booked(&self) -> Rc<Notify> {
+        Rc::clone(&self.booked)
+    }
+
+    pub(super) fn peers_len(&self) -> usize {
+        self.post.clients.len() + self.post.workers.len()
+    }
+
+    pub(super) fn client_joins(&mut self, remote: &Remote) -> PeerId {
+        let client = ClientId(self.next_client);
+        self.next_client += 1;
+        self.core.client_joined(client);
+        let peer =
+            ClientPeer { remote: remote.clone(), outbox: ToClientOutbox::default(), box_: Mailbox::new() };
+        self.post.clients.insert(client, peer);
+        if let (Some(theirs), Some(ours)) = (remote.hello.build, self.build)
+            && theirs != ours
+        {
+            debug!(%remote, "the client links other task functions than the workers; calls of unknown ones fail");
+        }
+        info!(%client, %remote, "client joined");
+        let peers = self.worker_addresses();
+        self.post.client(client, |outbox| outbox.peers(&peers));
+        self.booked.notify_one();
+        PeerId::Client(client)
+    }
+
+    /// A worker is connected; it takes part from its `Join` on.
+    pub(super) fn worker_arrives(&mut self, remote: &Remote) -> PeerId {
+        let worker = WorkerId(self.next_worker);
+        self.next_worker += 1;
+        let peer = WorkerPeer {
+            remote: remote.clone(),
+            join: None,
+            metrics: Metrics::default(),
+            cpu_percent: 0.0,
+            metrics_at: Instant::now(),
+            outbox: ToWorkerOutbox::default(),
+            box_: Mailbox::new(),
+        };
+        self.post.workers.insert(worker, peer);
+        PeerId::Worker(worker)
+    }
+
+    /// Books all that a frame says.
+    pub(super) fn book(&mut self, peer: PeerId, frame: &Frame) -> Result<(), Refusal> {
+        match peer {
+            PeerId::Client(client) => {
+                let message = ClientMessage::read(frame.opcode, &frame.body)?;
+                tracing::trace!(%client, opcode = frame.opcode, bytes = frame.body.len(), "from client");
+                self.from_client(client, message)
+            }
+            PeerId::Worker(worker) => {
+                let message = WorkerMessage::read(frame.opcode, &frame.body)?;
+                tracing::trace!(%worker, opcode = frame.opcode, bytes = frame.body.len(), "from worker");
+                self.from_worker(worker, message)
+            }
+        }
+    }
+
+    fn from_client(&mut self, client: ClientId, message: ClientMessage<'_>) -> Result<(), Refusal> {
+        let (core, post) = (&mut self.core, &mut self.post);
+        match message {
+            ClientMessage::Submit(mut calls) => {
+                while let Some(call) = calls.next_call()? {
+                    core.submit(client, &call, post)?;
+                }
+            }
+            ClientMessage::Watch(mut futures) => {
+                while let Some(future) = futures.next_future()? {
+                    core.watch(client, future, post)?;
+                }
+            }
+            ClientMessage::Release(mut futures) => {
+                while let Some(future) = futures.next_future()? {
+                    core.release(client, future, post)?;
+                }
+            }
+            ClientMessage::Retry(mut futures) => {
+                while let Some(future) = futures.next_future()? {
+                    core.retry(client, future, post)?;
+                }
+            }
+            ClientMessage::Cancel(cancel) => core.cancel(client, &cancel, post)?,
+            ClientMessage::Scatter(scatter) => core.scatter(client, scatter, post)?,
+            ClientMessage::Unreachable(future, worker) => core.unreachable(client, future, worker, post)?,
+            ClientMessage::Query(number, query) => {
+                let answer = self.answer(client, query);
+                self.post.client(client, |outbox| outbox.reply(number, &answer));
+            }
+            ClientMessage::Functions(functions) => {
+                core.name_functions(functions.into_iter().map(|function| (function.id, function.name)));
+            }
+            ClientMessage::Close => core.client_left(client, post),
+        }
+        Ok(())
+    }
+
+    fn from_worker(&mut self, worker: WorkerId, message: WorkerMessage<'_>) -> Result<(), Refusal> {
+        let joined = self.post.workers.get(&worker).is_some_and(|peer| peer.join.is_some());
+        if let WorkerMessage::Join(join) = message {
+            return if joined { Err(Refusal::JoinedTwice) } else { self.worker_joins(worker, *join) };
+        }
+        if !joined {
+            return Err(Refusal::NotJoined);
+        }
+        let (core, post) = (&mut self.core, &mut self.post);
+        match message {
+            WorkerMessage::Join(_) => unreachable!("handled above"),
+            WorkerMessage::Finished(mut reports) => {
+                while let Some(report) = reports.next_finished()? {
+                    core.finished(worker, &report, post)?;
+                }
+            }
+            WorkerMessage::Failed(mut reports) => {
+                while let Some(report) = reports.next_failed()? {
+                    core.failed(worker, &report, post)?;
+                }
+            }
+            WorkerMessage::Returned(mut tasks) => {
+                while let Some(task) = tasks.next_task()? {
+                    core.returned(worker, task)?;
+                }
+            }
+            WorkerMessage::Holds(mut pairs) => {
+                while let Some((task, nbytes)) = pairs.next_pair()? {
+                    core.holds(worker, task, nbytes, post);
+                }
+            }
+            WorkerMessage::Unavailable(mut pairs) => {
+                while let Some((task, holder)) = pairs.next_pair()? {
+                    let holder = u32::try_from(holder).map_err(|_| WireError::OutOfRange {
+                        column: "unavailable.holders",
+                        value: holder,
+                    })?;
+                    debug!(%worker, %task, holder, "a value could not be fetched");
+                    core.unavailable(task, WorkerId(holder), post);
+                }
+            }
+            WorkerMessage::Metrics(metrics) => self.note_metrics(worker, metrics),
+        }
+        Ok(())
+    }
+
+    fn worker_joins(&mut self, worker: WorkerId, join: Join) -> Result<(), Refusal> {
+        let peer = self.post.workers.get_mut(&worker).expect("it is connected");
+        let build = peer.remote.hello.build;
+        match self.build {
+            Some(ours) if build != Some(ours) => {
+                return Err(Refusal::OtherFunctions(self.other_functions(&join)));
+            }
+            _ => self.build = build,
+        }
+        info!(%worker, rank = join.rank, host = join.host, pid = join.pid, threads = join.threads, "worker joined");
+        let functions: Vec<_> =
+            join.functions.iter().map(|function| (function.id, function.name.clone())).collect();
+        let (host, threads) = (join.host.clone(), join.threads);
+        let newcomer = [Peer { worker, address: join.address.clone() }];
+        let known = self.worker_addresses();
+        self.post.workers.get_mut(&worker).expect("it is connected").join = Some(join);
+        self.post.worker(worker, |outbox| outbox.peers(&known));
+        let (clients, workers) = (self.post.client_ids(), self.post.worker_ids());
+        clients.into_iter().for_each(|client| self.post.client(client, |outbox| outbox.peers(&newcomer)));
+        workers.into_iter().for_each(|other| self.post.worker(other, |outbox| outbox.peers(&newcomer)));
+        self.core.worker_joined(worker, &host, threads, functions, &mut self.post);
+        Ok(())
+    }
+
+    /// In words: what one side has and the other has not.
+    fn other_functions(&self, join: &Join) -> String {
+        let first = self.post.workers.values().find_map(|peer| peer.join.as_ref());
+        let ours: Vec<&str> =
+            first.iter().flat_map(|join| &join.functions).map(|f| f.name.as_str()).collect();
+        let theirs: Vec<&str> = join.functions.iter().map(|f| f.name.as_str()).collect();
+        let only = |of: &[&str], other: &[&str]| {
+            let only: Vec<&str> = of.iter().copied().filter(|name| !other.contains(name)).take(5).collect();
+            if only.is_empty() { "none".to_owned() } else { only.join(", ") }
+        };
+        format!("only it has {}, only the others have {}", only(&theirs, &ours), only(&ours, &theirs))
+    }
+
+    fn note_metrics(&mut self, worker: WorkerId, metrics: Metrics) {
+        let Some(peer) = self.post.workers.get_mut(&worker) else { return };
+        let wall_us = peer.metrics_at.elapsed().as_micros().max(1) as f64;
+        let cpu_us = metrics.cpu_us.saturating_sub(peer.metrics.cpu_us) as f64;
+        peer.cpu_percent = if peer.metrics.cpu_us == 0 { 0.0 } else { 100.0 * cpu_us / wall_us };
+        (peer.metrics, peer.metrics_at) = (metrics, Instant::now());
+    }
+
+    fn worker_addresses(&self) -> Vec<Peer> {
+        let joined =
+            self.post.workers.iter().filter_map(|(worker, peer)| Some((*worker, peer.join.as_ref()?)));
+        joined.map(|(worker, join)| Peer { worker, address: join.address.clone() }).collect()
+    }
+
+    /// A peer's connection ended: in order, or because of `end`.
+    pub(super) fn leaves(&mut self, peer: PeerId, end: &Result<(), String>) {
+        let ending = self.stop.stopped().is_some();
+        match peer {
+            PeerId::Client(client) => {
+                let remote = &self.post.clients[&client].remote;
+                match end {
+                    Ok(()) => info!(%client, %remote, "client left"),
+                    Err(error) => warn!(%client, %remote, error, "client lost"),
+                }
+                if let Err(reason) = end {
+                    let closing = Closing { reason: reason.clone() };
+                    self.post.client(client, |outbox| outbox.closing(&closing));
+                }
+                self.core.client_left(client, &mut self.post);
+            }
+            PeerId::Worker(worker) => {
+                let remote = &self.post.workers[&worker].remote;
+                match end {
+                    _ if ending => debug!(%worker, %remote, "worker left"),
+                    Ok(()) => {
+                        warn!(%worker, %remote, "worker left; what it ran and held is made again elsewhere")
+                    }
+                    Err(error) => {
+                        warn!(%worker, %remote, error, "worker lost; what it ran and held is made again elsewhere");
+                    }
+                }
+                if let Err(reason) = end {
+                    let shutdown = Shutdown { reason: reason.clone(), code: 70 };
+                    self.post.worker(worker, |outbox| outbox.shutdown(&shutdown));
+                }
+                self.core.worker_left(worker, Departure::Lost, &mut self.post);
+            }
+        }
+        self.post.close(peer);
+        self.booked.notify_one();
+    }
+
+    /// Tells everybody that the cluster ends.
+    pub(super) fn begin_shutdown(&mut self, shutdown: &Shutdown) {
+        let closing = Closing { reason: shutdown.reason.clone() };
+        for client in self.post.client_ids() {
+            self.post.client(client, |outbox| outbox.closing(&closing));
+            self.post.close(PeerId::Client(client));
+        }
+        for worker in self.post.worker_ids() {
+            self.post.worker(worker, |outbox| outbox.shutdown(shutdown));
+            self.post.close(PeerId::Worker(worker));
+        }
+        self.post.deliver();
+    }
+
+    /// Ends the cluster on a client's behalf.
+    pub(super) fn stop(&self, shutdown: Shutdown) {
+        self.stop.stop(shutdown);
+    }
+
+    /// Lets the core place, and wakes the writers of those with mail.
+    pub(super) fn place(&mut self) {
+        let now = Tick(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX));
+        self.core.place(now, &mut self.post);
+        self.post.deliver();
+    }
+
+    /// Notified when `peer` has mail.
+    pub(super) fn mail(&self, peer: PeerId) -> Option<Rc<Notify>> {
+        self.post.mailbox(peer).map(|mailbox| Rc::clone(&mailbox.mail))
+    }
+
+    /// Moves a peer's mail into `frames`; whether more may come.
+    pub(super) fn take_mail(&mut self, peer: PeerId, frames: &mut Vec<u8>) -> bool {
+        let Some((outbox, mailbox)) = self.post.parts(peer) else { return false };
+        outbox.swap_into(frames);
+        mailbox.has_mail = false;
+        if !mailbox.open && frames.is_empty() {
+            self.post.remove(peer);
+            return false;
+        }
+        true
+    }
+}
+
+impl Post {
+    pub(super) fn client_ids(&self) -> Vec<ClientId> {
+        self.clients.keys().copied().collect()
+    }
+
+    pub(super) fn worker_ids(&self) -> Vec<WorkerId> {
+        self.workers.keys().copied().collect()
+    }
+
+    /// Writes to a client, unless it has left.
+    #[inline]
+    pub(super) fn client(&mut self, client: ClientId, write: impl FnOnce(&mut ToClientOutbox)) {
+        let Some(peer) = self.clients.get_mut(&client).filter(|peer| peer.box_.open) else { return };
+        write(&mut peer.outbox);
+        if !std::mem::replace(&mut peer.box_.has_mail, true) {
+            self.with_mail.push(PeerId::Client(client));
+        }
+    }
+
+    /// Writes to a worker, unless it has left.
+    #[inline]
+    pub(super) fn worker(&mut self, worker: WorkerId, write: impl FnOnce(&mut ToWorkerOutbox)) {
+        let Some(peer) = self.workers.get_mut(&worker).filter(|peer| peer.box_.open) else { return };
+        write(&mut peer.outbox);
+        if !std::mem::replace(&mut peer.box_.has_mail, true) {
+            self.with_mail.push(PeerId::Worker(worker));
+        }
+    }
+
+    /// Nothing more goes to this peer; what is in its outbox still does.
+    fn close(&mut self, peer: PeerId) {
+        if let Some((_, mailbox)) = self.parts(peer) {
+            mailbox.open = false;
+            mailbox.mail.notify_one();
+        }
+    }
+
+    /// Wakes the writers of all who have mail; one who never reads is cut off.
+    fn deliver(&mut self) {
+        for peer in std::mem::take(&mut self.with_mail) {
+            let Some((outbox, mailbox)) = self.parts(peer) else { continue };
+            let unread_bytes = outbox.len_bytes();
+            mailbox.mail.notify_one();
+            if unread_bytes > MAIL_BYTES_MAX {
+                mailbox.open = false;
+                warn!(?peer, unread_bytes, "a peer does not read its mail and is cut off");
+            }
+        }
+    }
+
+    fn mailbox(&self, peer: PeerId) -> Option<&Mailbox> {
+        match peer {
+            PeerId::Client(client) => self.clients.get(&client).map(|peer| &peer.box_),
+            PeerId::Worker(worker) => self.workers.get(&worker).map(|peer| &peer.box_),
+        }
+    }
+
+    fn parts(&mut self, peer: PeerId) -> Option<(&mut Outbox, &mut Mailbox)> {
+        match peer {
+            PeerId::Client(client) => {
+                self.clients.get_mut(&client).map(|peer| (peer.outbox.outbox(), &mut peer.box_))
+            }
+            PeerId::Worker(worker) => {
+                self.workers.get_mut(&worker).map(|peer| (peer.outbox.outbox(), &mut peer.box_))
+            }
+        }
+    }
+
+    fn remove(&mut self, peer: PeerId) {
+        match peer {
+            PeerId::Client(client) => drop(self.clients.remove(&client)),
+            PeerId::Worker(worker) => drop(self.workers.remove(&worker)),
+        }
+    }
+}
+
+impl Effects for Post {
+    #[inline]
+    fn assign(&mut self, worker: WorkerId, assignment: &Assignment<'_>) {
+        self.worker(worker, |outbox| outbox.assign(assignment));
+    }
+
+    fn retract(&mut self, worker: WorkerId, task: TaskId) {
+        self.worker(worker, |outbox| outbox.retract(task));
+    }
+
+    fn abandon(&mut self, worker: WorkerId, task: TaskId) {
+        self.worker(worker, |outbox| outbox.abandon(task));
+    }
+
+    fn free(&mut self, worker: WorkerId, task: TaskId) {
+        self.worker(worker, |outbox| outbox.free(task));
+    }
+
+    #[inline]
+    fn notify(&mut self, client: ClientId, future: FutureId, outcome: &Outcome<'_>) {
+        self.client(client, |outbox| outbox.notify(future, outcome));
+    }
+
+    fn placed(&mut self, client: ClientId, placed: &Placed) {
+        self.client(client, |outbox| outbox.placed(std::slice::from_ref(placed)));
+    }
+}

@@ -1,0 +1,180 @@
+//! The scheduler's shell: connections in, the core's decisions out.
+//!
+//! One thread does everything. A reader per connection books all that has arrived; one *placer* then lets the
+//! core place once and wakes the writers of those who have something to hear. While a write is under way,
+//! its outbox keeps filling, so load makes batches and idleness makes none.
+//! [`hub`] joins core and outboxes; [`answers`] tells people what the core knows.
+
+mod answers;
+mod hub;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::{JoinSet, LocalSet};
+use tracing::{info, warn};
+
+use self::hub::{Hub, PeerId, Refusal};
+use super::core::Tuning;
+use crate::transport::tcp::{Connection, Listener, ReadHalf, WriteHalf};
+use crate::wire::handshake::Role;
+use crate::wire::worker::Shutdown;
+
+/// How long peers may take to leave once the cluster ends.
+const LEAVE_MAX: Duration = Duration::from_secs(3);
+
+/// What a scheduler is started with.
+#[derive(Debug, Clone, Default)]
+pub struct SchedulerConfig {
+    /// How it schedules.
+    pub tuning: Tuning,
+    /// Ends it from outside.
+    pub stop: StopHandle,
+}
+
+/// Ends a scheduler, and with it the cluster, from any thread. The first reason counts.
+#[derive(Debug, Clone)]
+pub struct StopHandle {
+    sender: watch::Sender<Option<Shutdown>>,
+}
+
+impl StopHandle {
+    /// A handle that has not been used.
+    pub fn new() -> Self {
+        Self { sender: watch::Sender::new(None) }
+    }
+
+    /// Ends the cluster; `shutdown.code` becomes the exit code of its ranks.
+    pub fn stop(&self, shutdown: Shutdown) {
+        self.sender.send_if_modified(|current| {
+            let first = current.is_none();
+            if first {
+                *current = Some(shutdown);
+            }
+            first
+        });
+    }
+
+    /// Why it was stopped, if it was.
+    pub fn stopped(&self) -> Option<Shutdown> {
+        self.sender.borrow().clone()
+    }
+
+    async fn wait(&self) -> Shutdown {
+        let mut receiver = self.sender.subscribe();
+        let stopped = receiver.wait_for(Option::is_some).await;
+        stopped.ok().and_then(|shutdown| shutdown.clone()).expect("the sender lives as long as this handle")
+    }
+}
+
+impl Default for StopHandle {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Runs a scheduler on the current-thread runtime of the caller until it is stopped, by its handle or by a client.
+///
+/// Every peer is then told, and has a few seconds to leave. Returns why it was stopped.
+pub async fn serve(listener: Listener, config: SchedulerConfig) -> Shutdown {
+    LocalSet::new().run_until(serve_locally(listener, config)).await
+}
+
+async fn serve_locally(mut listener: Listener, config: SchedulerConfig) -> Shutdown {
+    let hub = Rc::new(RefCell::new(Hub::new(config.tuning, listener.address(), config.stop.clone())));
+    let mut connections = JoinSet::new();
+    let placer = tokio::task::spawn_local(place(Rc::clone(&hub)));
+    let shutdown = loop {
+        tokio::select! {
+            connection = listener.accept() => {
+                connections.spawn_local(converse(Rc::clone(&hub), connection));
+            }
+            shutdown = config.stop.wait() => break shutdown,
+            Some(_) = connections.join_next() => {}
+        }
+    };
+    drop(listener);
+    info!(reason = shutdown.reason, code = shutdown.code, "the cluster ends");
+    hub.borrow_mut().begin_shutdown(&shutdown);
+    let all_left = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(LEAVE_MAX, all_left).await.is_err() {
+        warn!(peers = hub.borrow().peers_len(), "some peers did not leave in time; they are cut off");
+    }
+    placer.abort();
+    shutdown
+}
+
+/// Lets the core place once per batch of messages, and wakes the writers of those who then have mail.
+async fn place(hub: Rc<RefCell<Hub>>) {
+    let booked = hub.borrow().booked();
+    loop {
+        booked.notified().await;
+        hub.borrow_mut().place();
+    }
+}
+
+/// One peer, from its handshake to its leaving.
+async fn converse(hub: Rc<RefCell<Hub>>, connection: Connection) {
+    let remote = connection.remote().clone();
+    let peer = match remote.hello.role {
+        Role::Client => Ok(hub.borrow_mut().client_joins(&remote)),
+        Role::Worker => Ok(hub.borrow_mut().worker_arrives(&remote)),
+        Role::Scheduler | Role::Peer => Err(Refusal::Role),
+    };
+    let peer = match peer {
+        Ok(peer) => peer,
+        Err(refusal) => return warn!(%remote, %refusal, "a peer is turned away"),
+    };
+    let (reader, writer) = connection.split();
+    let writing = tokio::task::spawn_local(write(Rc::clone(&hub), peer, writer));
+    let end = read(&hub, peer, reader).await;
+    hub.borrow_mut().leaves(peer, &end);
+    // What is left to be said, a refusal for one, is still written.
+    let _ = tokio::time::timeout(LEAVE_MAX, writing).await;
+}
+
+/// Books what a peer says until it leaves; how that ended.
+async fn read(hub: &Rc<RefCell<Hub>>, peer: PeerId, mut reader: ReadHalf) -> Result<(), String> {
+    loop {
+        match reader.fill().await {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(error) => return Err(chain(&error)),
+        }
+        while let Some(frame) = reader.next_frame().map_err(|error| chain(&error))? {
+            let mut hub = hub.borrow_mut();
+            hub.book(peer, &frame).map_err(|error| error.to_string())?;
+        }
+        hub.borrow().booked().notify_one();
+    }
+}
+
+/// Writes a peer's outbox whenever there is something in it, until the peer has left.
+async fn write(hub: Rc<RefCell<Hub>>, peer: PeerId, mut writer: WriteHalf) {
+    let Some(mail) = hub.borrow().mail(peer) else { return };
+    let mut frames = Vec::new();
+    loop {
+        let open = hub.borrow_mut().take_mail(peer, &mut frames);
+        if !frames.is_empty() {
+            if let Err(error) = writer.write_all(&mut frames).await {
+                // The reader finds the same and books the loss.
+                tracing::debug!(%error, "cannot write");
+                return;
+            }
+            frames.clear();
+            continue;
+        }
+        if !open {
+            let _ = writer.close().await;
+            return;
+        }
+        mail.notified().await;
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -1,0 +1,6 @@
+#[dcluster::task]
+async fn wait(seconds: u64) {
+    let _ = seconds;
+}
+
+fn main() {}

@@ -1,0 +1,2 @@
+#[dcluster::main]
+async fn main() {}

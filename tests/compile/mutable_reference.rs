@@ -1,0 +1,6 @@
+#[dcluster::task]
+fn clear(list: &mut Vec<f64>) {
+    list.clear();
+}
+
+fn main() {}

@@ -1,0 +1,9 @@
+struct Handle;
+
+#[dcluster::task]
+fn open(path: &str) -> Handle {
+    let _ = path;
+    Handle
+}
+
+fn main() {}

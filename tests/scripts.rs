@@ -1,0 +1,179 @@
+//! The scripts around the program, started with stand-ins for the commands they call: `.ci/setup` on machines unlike
+//! this one, `launchers/mpirun.sh` with each MPI.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const BASICS: &[&str] =
+    &["bash", "basename", "cat", "dirname", "env", "grep", "head", "rm", "sed", "sort", "tail", "tr"];
+
+/// A directory that is the whole PATH of a script.
+struct Stage {
+    folder: tempfile::TempDir,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let stage = Self { folder: tempfile::tempdir().expect("a temporary directory") };
+        for name in BASICS {
+            let found = std::env::split_paths(&std::env::var_os("PATH").expect("PATH"))
+                .map(|folder| folder.join(name))
+                .find(|file| file.exists());
+            symlink(found.unwrap_or_else(|| panic!("no {name} on PATH")), stage.file(name)).expect("a link");
+        }
+        stage
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Puts a shell script in the place of a command.
+    fn stand_in(self, name: &str, body: &str) -> Self {
+        fs::write(self.file(name), format!("#!/usr/bin/env bash\n{body}\n")).expect("a script");
+        fs::set_permissions(self.file(name), fs::Permissions::from_mode(0o755)).expect("a script of ours");
+        self
+    }
+
+    fn command(&self, script: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(script));
+        command.args(arguments).env_clear().env("PATH", self.folder.path()).env("SETUP_MORE_PATH", "");
+        command
+    }
+
+    fn run(&self, script: &str, arguments: &[&str]) -> Output {
+        self.command(script, arguments).output().expect("a script that starts")
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn setup_without_root_names_what_is_missing_and_the_modules_to_load() {
+    let stage = Stage::new()
+        .stand_in("id", "echo 1000")
+        .stand_in("cc", "")
+        .stand_in("apt-get", "echo called; exit 1");
+    let output = stage.run(".ci/setup", &["build"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("make pkg-config mpicc mpirun"), "{said}");
+    assert!(!said.contains(" cc ") && !said.contains("called"), "{said}");
+    assert!(said.contains("module load openmpi hwloc llvm"), "{said}");
+}
+
+#[test]
+fn setup_installs_with_the_package_manager_of_the_system() {
+    for (manager, package) in [("apt-get", "libopenmpi-dev"), ("dnf", "openmpi-devel")] {
+        let stage = Stage::new().stand_in("id", "echo 0");
+        let calls = stage.file("calls");
+        let stage = stage.stand_in(manager, &format!("echo \"$*\" >>{}", calls.display()));
+        stage.run(".ci/setup", &["build"]);
+        let called = fs::read_to_string(&calls).unwrap_or_default();
+        assert!(called.lines().any(|call| call.starts_with("install") && call.contains(package)), "{called}");
+        assert!(!called.contains("slurm"), "a build needs no Slurm: {called}");
+    }
+}
+
+#[test]
+fn setup_refuses_an_old_toolchain_and_says_how_to_get_another() {
+    let mut stage = Stage::new().stand_in("rustc", "echo 'rustc 1.85.0 (abc 2025-01-01)'");
+    for name in ["cc", "make", "pkg-config", "mpicc", "mpirun", "cargo"] {
+        stage = stage.stand_in(name, "");
+    }
+    let mut command = stage.command(".ci/setup", &["build"]);
+    let output = command.env("LIBCLANG_PATH", "/somewhere").output().expect("a script that starts");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("1.85") && said.contains("rustup update"), "{said}");
+}
+
+#[test]
+fn setup_with_everything_there_does_nothing() {
+    let mut stage = Stage::new().stand_in("rustc", "echo 'rustc 1.95.0 (abc 2026-01-01)'");
+    for name in ["cc", "make", "pkg-config", "mpicc", "mpirun", "cargo"] {
+        stage = stage.stand_in(name, "");
+    }
+    let mut command = stage.command(".ci/setup", &["build"]);
+    let output = command.env("LIBCLANG_PATH", "/somewhere").output().expect("a script that starts");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout) + &text(&output.stderr), "");
+}
+
+const SHOW_SETTINGS: &str = "echo \"ranks $*\"; env | grep -E '^(OMPI|PRTE|UCX)' | sort";
+
+fn mpirun_named(version: &str) -> String {
+    format!("if [ \"$1\" = --version ]; then echo '{version}'; else {SHOW_SETTINGS}; fi; true")
+}
+
+#[test]
+fn launcher_avoids_the_transports_that_a_lost_rank_takes_down() {
+    let with_ucx = Stage::new()
+        .stand_in("id", "echo 1000")
+        .stand_in("mpirun", &mpirun_named("mpirun (Open MPI) 4.1.4"))
+        .stand_in("ompi_info", "echo mca:pml:ucx:version:component:4.1.4");
+    let said = text(&with_ucx.run("launchers/mpirun.sh", &["-n", "2", "app", "a b"]).stdout);
+    assert!(said.starts_with("ranks -n 2 app a b\n"), "{said}");
+    assert!(said.contains("OMPI_MCA_pml=ucx\n") && said.contains("UCX_TLS="), "{said}");
+    assert!(said.contains("OMPI_MCA_orte_enable_recovery=1\n"), "{said}");
+    assert!(!said.contains("ALLOW_RUN_AS_ROOT"), "{said}");
+
+    let without = with_ucx.stand_in("ompi_info", "");
+    let said = text(&without.run("launchers/mpirun.sh", &["-n", "2", "app"]).stdout);
+    assert!(!said.contains("OMPI_MCA_pml=ucx"), "{said}");
+    assert!(said.contains("OMPI_MCA_btl_vader_single_copy_mechanism=none\n"), "{said}");
+}
+
+#[test]
+fn launcher_leaves_the_users_own_settings_alone() {
+    let stage = Stage::new()
+        .stand_in("id", "echo 1000")
+        .stand_in("mpirun", &mpirun_named("mpirun (Open MPI) 4.1.4"))
+        .stand_in("ompi_info", "echo mca:pml:ucx:version:component:4.1.4");
+    let mut command = stage.command("launchers/mpirun.sh", &["-n", "2", "app"]);
+    command.env("OMPI_MCA_pml", "ob1").env("UCX_TLS", "all").env("SLURM_JOB_ID", "1");
+    let said = text(&command.output().expect("a script that starts").stdout);
+    assert!(said.contains("OMPI_MCA_pml=ob1\n") && said.contains("UCX_TLS=all\n"), "{said}");
+    assert!(!said.contains("oversubscribe"), "an allocation says itself how many ranks it holds: {said}");
+}
+
+#[test]
+fn launcher_gives_mpich_no_settings_of_open_mpi() {
+    let stage = Stage::new().stand_in("mpirun", &mpirun_named("HYDRA build details:"));
+    let output = stage.run("launchers/mpirun.sh", &["-n", "2", "app"]);
+    assert_eq!(text(&output.stdout), "ranks -n 2 app\n");
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn launchers_explain_themselves() {
+    let stage = Stage::new();
+    for script in ["launchers/mpirun.sh", "launchers/srun.sh"] {
+        let help = stage.run(script, &["--help"]);
+        assert!(help.status.success() && text(&help.stdout).contains(script), "{help:?}");
+        assert_eq!(stage.run(script, &[]).status.code(), Some(2));
+        let without_launcher = stage.run(script, &["-n", "2", "app"]);
+        assert_eq!(without_launcher.status.code(), Some(127));
+        assert!(text(&without_launcher.stderr).contains("on PATH"), "{without_launcher:?}");
+    }
+}
+
+/// With the MPI that the build uses (`MPIRUN`), as many ranks as asked for, each with all of this machine's cores.
+#[cfg(feature = "mpi")]
+#[test]
+fn mpirun_launcher_starts_each_rank_unbound() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("launchers/mpirun.sh");
+    let output = Command::new(script)
+        .args(["-n", "4", "sh", "-c", "echo \"$(grep Cpus_allowed: /proc/self/status)\""])
+        .output()
+        .expect("a script that starts");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let own = fs::read_to_string("/proc/self/status").expect("/proc");
+    let allowed = own.lines().find(|line| line.starts_with("Cpus_allowed:")).expect("a cpuset");
+    let ranks = text(&output.stdout);
+    assert_eq!(ranks.lines().filter(|line| *line == allowed).count(), 4, "{ranks}");
+}

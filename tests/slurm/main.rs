@@ -1,0 +1,6 @@
+//! dcluster under a real Slurm: each test brings one up on this machine and takes it down again.
+//!
+//! `harness` is the Slurm, `slurm_commands` checks it and the scripts around it.
+
+mod harness;
+mod slurm_commands;
