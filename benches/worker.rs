@@ -87,7 +87,7 @@ async fn drive(engine: &Engine, frames: &[(u8, Bytes)]) {
         engine.take_reports(&mut reports);
         reader.buffer().extend_from_slice(&reports.frames);
         reports.frames.clear();
-        while let Some(frame) = reader.next().unwrap() {
+        while let Some(frame) = reader.next_frame().unwrap() {
             finished += count(frame.opcode, &frame.body);
         }
     }
@@ -124,7 +124,7 @@ fn frames(graph: Graph) -> Vec<(u8, Bytes)> {
             let mut bytes = Vec::new();
             outbox.outbox().swap_into(&mut bytes);
             reader.buffer().extend_from_slice(&bytes);
-            let frame = reader.next().unwrap().unwrap();
+            let frame = reader.next_frame().unwrap().unwrap();
             frames.push((frame.opcode, frame.body));
         }
     }

@@ -41,7 +41,7 @@ fn ramp(length: u64) -> Vec<f64> {
 }
 
 #[dcluster::task]
-fn total(numbers: &Vec<f64>) -> f64 {
+fn total(numbers: &[f64]) -> f64 {
     numbers.iter().sum()
 }
 
@@ -413,7 +413,7 @@ async fn client_puts_a_value_and_fetches_a_result() {
     worker.call_on(2, &total::DEFINITION, 1, Source::Local);
     assert_eq!(worker.result::<f64>(2).await, 100_000.0);
     let fetched = pool.fetch(&address, TaskId(1)).await.unwrap();
-    assert!(fetched.buffers.iter().all(|buffer| buffer.as_ptr() as usize % 64 == 0));
+    assert!(fetched.buffers.iter().all(|buffer| (buffer.as_ptr() as usize).is_multiple_of(64)));
     assert_eq!(unpack::<Vec<f64>>(&fetched).unwrap(), numbers);
     worker.outbox.free(TaskId(1));
     worker.call(3, &add::DEFINITION, &[1i64, 1]);
