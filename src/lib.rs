@@ -4,6 +4,7 @@
 #[allow(unused_extern_crates)]
 extern crate self as dcluster;
 
+pub mod cli;
 pub mod client;
 pub mod launch;
 pub mod model;

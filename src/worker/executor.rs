@@ -11,12 +11,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::core::ThreadId;
 use super::engine::{Ended, Engine, Outcome, Start, StartInput, Turn};
 use crate::model::error::ErrorKind;
-use crate::model::pack::pack;
 use crate::model::{Packed, RESULT_INLINE_BYTES_MAX, Resident, TaskError, Value, WorkerId};
 use crate::registry::panic::catch_task_panic;
 use crate::registry::{Arguments, Registry};
@@ -177,10 +176,7 @@ impl Runner {
         error.rank = self.identity.rank;
         error.host = Some(self.identity.host.clone());
         self.flat.clear();
-        match pack(&error) {
-            Ok(packed) => packed.encode_into(&mut self.flat),
-            Err(reason) => error!(%reason, "a task error does not pack; its text is lost"),
-        }
+        self.flat.extend_from_slice(&error.pack());
         Ran::Error
     }
 }

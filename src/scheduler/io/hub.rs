@@ -388,11 +388,15 @@ impl Hub {
         let Some((outbox, mailbox)) = self.post.parts(peer) else { return false };
         outbox.swap_into(frames);
         mailbox.has_mail = false;
-        if !mailbox.open && frames.is_empty() {
-            self.post.remove(peer);
-            return false;
+        mailbox.open || !frames.is_empty()
+    }
+
+    /// The peer's connection is done with.
+    pub(super) fn forget(&mut self, peer: PeerId) {
+        match peer {
+            PeerId::Client(client) => drop(self.post.clients.remove(&client)),
+            PeerId::Worker(worker) => drop(self.post.workers.remove(&worker)),
         }
-        true
     }
 }
 
@@ -461,13 +465,6 @@ impl Post {
             PeerId::Worker(worker) => {
                 self.workers.get_mut(&worker).map(|peer| (peer.outbox.outbox(), &mut peer.box_))
             }
-        }
-    }
-
-    fn remove(&mut self, peer: PeerId) {
-        match peer {
-            PeerId::Client(client) => drop(self.clients.remove(&client)),
-            PeerId::Worker(worker) => drop(self.workers.remove(&worker)),
         }
     }
 }

@@ -133,6 +133,7 @@ async fn converse(hub: Rc<RefCell<Hub>>, connection: Connection) {
     hub.borrow_mut().leaves(peer, &end);
     // What is left to be said, a refusal for one, is still written.
     let _ = tokio::time::timeout(LEAVE_MAX, writing).await;
+    hub.borrow_mut().forget(peer);
 }
 
 /// Books what a peer says until it leaves; how that ended.
