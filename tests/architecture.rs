@@ -14,7 +14,16 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("shells", &["scheduler", "worker", "client"]),
     (
         "machine",
-        &["transport", "worker::executor", "worker::store", "topology", "registry", "security", "config"],
+        &[
+            "transport",
+            "worker::engine",
+            "worker::executor",
+            "worker::store",
+            "topology",
+            "registry",
+            "security",
+            "config",
+        ],
     ),
     ("cores", &["scheduler::core", "worker::core"]),
     ("wire", &["wire"]),

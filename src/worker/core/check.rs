@@ -1,5 +1,5 @@
 //! The invariants of the core, for tests and simulations.
-#![allow(clippy::disallowed_methods)] // Nothing here depends on the order of a table.
+#![allow(clippy::disallowed_methods, clippy::iter_over_hash_type)] // Nothing here depends on the order of a table.
 
 use std::collections::BTreeSet;
 

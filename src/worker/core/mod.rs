@@ -12,7 +12,7 @@
 //! started. A task may wait for a value that another task here makes (it *follows* it): it starts without a
 //! word from the scheduler. Next: [`effects`], then `task.rs`, `queue.rs`, `fetches.rs`.
 
-#![warn(clippy::disallowed_methods, clippy::disallowed_types)]
+#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::iter_over_hash_type)]
 
 mod check;
 pub mod effects;
