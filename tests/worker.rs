@@ -228,7 +228,7 @@ impl Worker {
             }
             WorkerMessage::Failed(mut batch) => {
                 while let Some(failed) = batch.next_failed().unwrap() {
-                    let error = Box::new(decode(failed.error));
+                    let error = Box::new(TaskError::unpack(failed.error));
                     reports.push_back(Report::Failed { task: failed.task.0, error });
                 }
             }
