@@ -8,9 +8,10 @@
 //!
 //! No IO, clock, threads or randomness; the same events give the same effects. A shell books every event it
 //! has and then calls [`WorkerCore::start_ready`] once. A task goes from waiting over queued to running and is
-//! gone with its one report; a large value is held until it is freed, a small one for some time, and either at
-//! least until the last task here that needs it has started. A task may wait for a value that another task here makes (it *follows* it): it starts without a
-//! word from the scheduler. Next: [`effects`], then `task.rs`, `queue.rs`, `fetches.rs`.
+//! gone with its one report. A large value is held until it is freed, a small one for some time, and either at
+//! least until the last task here that needs it has started. A task may wait for a value that another task here
+//! makes (it *follows* it): it starts without a word from the scheduler. Next: [`effects`], then `task.rs`,
+//! `queue.rs`, `fetches.rs`.
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::iter_over_hash_type)]
 
