@@ -228,7 +228,7 @@ impl Conversation {
         let result = inputs.and_then(|inputs| {
             (task.run)(Arguments { bytes: call.arguments, inputs: &inputs })
                 .map(|value| Arc::new(Resident::live(value, 0)))
-                .map_err(|error| pack(&error).unwrap().encode().to_vec())
+                .map_err(|error| error.pack())
         });
         self.results.insert(call.future.0, result);
         self.names.insert(call.future.0, task.short_name());
