@@ -109,7 +109,7 @@ impl Mailbox {
 impl Hub {
     pub(super) fn new(config: &SchedulerConfig, address: &str) -> Self {
         Self {
-            core: SchedulerCore::new(config.tuning.clone()),
+            core: SchedulerCore::new(config.tuning),
             post: Post::default(),
             started: Instant::now(),
             address: address.to_owned(),
