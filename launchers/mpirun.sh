@@ -6,7 +6,8 @@
 #
 # Each setting is an environment variable that is left alone where you have set it:
 #   - ranks are not bound: dcluster binds them itself (dcluster topo shows how);
-#   - a lost rank does not end the others (Open MPI 4);
+#   - a lost rank does not end the others (Open MPI 4). That mpirun then always ends with 0, so rank 0 leaves its
+#     exit code in the file DCLUSTER_EXIT_CODE_FILE, and this script ends with it;
 #   - data goes through UCX where this Open MPI has it, over shared memory and TCP but without CMA: the plain
 #     TCP transport, and CMA, take the surviving ranks down when one dies in the middle of a transfer;
 #   - on a machine outside any allocation, more ranks than cores are allowed: rank 0 only schedules.
@@ -91,4 +92,32 @@ case $version in
     ;;
 esac
 
-exec "$mpirun" "$@"
+if [ "${OMPI_MCA_orte_enable_recovery:-0}" = 0 ]; then
+    exec "$mpirun" "$@"
+fi
+
+DCLUSTER_EXIT_CODE_FILE=$(mktemp "${TMPDIR:-/tmp}/dcluster-exit-code.XXXXXX")
+export DCLUSTER_EXIT_CODE_FILE
+trap 'rm -f "$DCLUSTER_EXIT_CODE_FILE"' EXIT
+
+# In the background, because a shell serves its traps only between commands; with this script's standard input.
+"$mpirun" "$@" <&0 &
+ranks=$!
+# Ctrl-C reaches mpirun by itself, and twice would be taken for "at once".
+trap : INT
+for signal in TERM USR1 USR2; do
+    # shellcheck disable=SC2064 # the name is meant to be put in here
+    trap "kill -$signal $ranks 2>/dev/null || true" "$signal"
+done
+# A signal ends `wait` early: wait again until mpirun is gone.
+code=0
+wait "$ranks" || code=$?
+while kill -0 "$ranks" 2>/dev/null; do
+    code=0
+    wait "$ranks" || code=$?
+done
+
+if [ -s "$DCLUSTER_EXIT_CODE_FILE" ]; then
+    code=$(cat "$DCLUSTER_EXIT_CODE_FILE")
+fi
+exit "$code"

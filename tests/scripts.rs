@@ -2,12 +2,18 @@
 //! this one, `launchers/mpirun.sh` with each MPI.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
-const BASICS: &[&str] =
-    &["bash", "basename", "cat", "dirname", "env", "grep", "head", "rm", "sed", "sort", "tail", "tr"];
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const BASICS: &[&str] = &[
+    "bash", "basename", "cat", "dirname", "env", "grep", "head", "mktemp", "rm", "sed", "sleep", "sort",
+    "tail", "tr",
+];
 
 /// A directory that is the whole PATH of a script.
 struct Stage {
@@ -139,6 +145,36 @@ fn launcher_leaves_the_users_own_settings_alone() {
     let said = text(&command.output().expect("a script that starts").stdout);
     assert!(said.contains("OMPI_MCA_pml=ob1\n") && said.contains("UCX_TLS=all\n"), "{said}");
     assert!(!said.contains("oversubscribe"), "an allocation says itself how many ranks it holds: {said}");
+}
+
+fn open_mpi_that_does(body: &str) -> Stage {
+    let version = "[ \"$1\" != --version ] || { echo 'mpirun (Open MPI) 4.1.4'; exit 0; }";
+    Stage::new().stand_in("id", "echo 1000").stand_in("mpirun", &format!("{version}\n{body}"))
+}
+
+/// Open MPI 4 with recovery always ends with 0.
+#[test]
+fn launcher_ends_with_the_exit_code_that_rank_0_left() {
+    let stage = open_mpi_that_does("echo 5 >\"$DCLUSTER_EXIT_CODE_FILE\"; echo \"$DCLUSTER_EXIT_CODE_FILE\"");
+    let output = stage.run("launchers/mpirun.sh", &["-n", "2", "app"]);
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    assert!(!Path::new(text(&output.stdout).trim()).exists(), "the file goes with the run");
+
+    let silent = open_mpi_that_does("exit 3");
+    assert_eq!(silent.run("launchers/mpirun.sh", &["-n", "2", "app"]).status.code(), Some(3));
+}
+
+#[test]
+fn launcher_hands_a_signal_to_mpirun_and_waits_for_its_end() {
+    let body = "trap 'echo warned; exit 9' TERM; echo ready; while :; do sleep 0.05; done";
+    let stage = open_mpi_that_does(body);
+    let mut launcher = stage.command("launchers/mpirun.sh", &["-n", "2", "app"]);
+    let mut launcher = launcher.stdout(Stdio::piped()).spawn().expect("a script that starts");
+    let mut lines = BufReader::new(launcher.stdout.take().expect("a pipe")).lines();
+    assert_eq!(lines.next().expect("a line").expect("text"), "ready");
+    kill(Pid::from_raw(launcher.id().cast_signed()), Signal::SIGTERM).expect("a process of ours");
+    assert_eq!(lines.next().expect("a line").expect("text"), "warned");
+    assert_eq!(launcher.wait().expect("a process of ours").code(), Some(9));
 }
 
 #[test]

@@ -1,34 +1,60 @@
 //! Tasks as a user writes and calls them, run as a worker runs them, without a cluster between.
-#![allow(clippy::unwrap_used, missing_docs)]
+// Calls take references and temporaries on purpose.
+#![allow(clippy::unwrap_used, clippy::needless_borrows_for_generic_args, missing_docs)]
 
 use std::collections::{BTreeMap, HashMap};
+use std::marker::PhantomData;
 use std::sync::Arc;
 
-use dcluster::client::argument::nested;
+use dcluster::Future;
+use dcluster::client::argument::{ArgumentList, IntoArgument, nested};
 use dcluster::client::call::{Call, Input};
-use dcluster::client::future::Future;
 use dcluster::model::pack::pack;
 use dcluster::model::{Data, ErrorKind, FutureId, Key, Packed, Resident, TaskError, Value};
 use dcluster::registry::{Arguments, Purity, Registry};
 use serde::{Deserialize, Serialize};
 
-/// Futures whose values are there already.
+/// A future of a value that is there already.
+struct Ready<T>(Input, PhantomData<T>);
+
+impl<T> Serialize for Ready<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<T> IntoArgument<T> for Ready<T> {
+    fn put(self, arguments: &mut ArgumentList) {
+        arguments.put_input(self.0);
+    }
+}
+
+impl<T> IntoArgument<T> for &Ready<T> {
+    fn put(self, arguments: &mut ArgumentList) {
+        arguments.put_input(self.0.clone());
+    }
+}
+
+/// The values of such futures.
 #[derive(Default)]
 struct Results(Vec<Arc<Resident>>);
 
 impl Results {
-    fn live<T: Data>(&mut self, value: T) -> Future<T> {
+    fn live<T: Data>(&mut self, value: T) -> Ready<T> {
         self.add(Resident::live(Value::new(value), 0))
     }
 
-    fn packed<T: Data>(&mut self, value: T) -> Future<T> {
+    fn packed<T: Data>(&mut self, value: T) -> Ready<T> {
         self.add(Resident::packed_form(pack(&value).unwrap()))
     }
 
-    fn add<T>(&mut self, resident: Resident) -> Future<T> {
+    fn add<T>(&mut self, resident: Resident) -> Ready<T> {
         let id = self.0.len() as u32;
         self.0.push(Arc::new(resident));
-        Future::of(Input { future: FutureId(id), key: Key(1000 + u128::from(id)), hold: Arc::new(()) })
+        Ready(
+            Input { future: FutureId(id), key: Key(1000 + u128::from(id)), hold: Arc::new(()) },
+            PhantomData,
+        )
     }
 
     fn run<T: Data>(&self, call: Call<T>) -> Result<T, TaskError> {
@@ -82,15 +108,29 @@ fn values_references_and_futures_are_arguments() {
     assert_eq!(results.run(shout::call(String::from("hi"), 1)), Ok("HI".to_owned()));
 }
 
+/// Only the compiler reads this: containers of futures are arguments as they are.
+#[allow(dead_code)]
+fn containers_of_futures_are_arguments(list: Vec<Future<i64>>, weights: BTreeMap<String, Future<f64>>) {
+    let _ = total::call(&list);
+    let _ = total::call(&list[1..]);
+    let _ = total::call([&list[0], &list[1]]);
+    let _ = total::call(list.iter().collect::<Vec<_>>());
+    let _ = total_of_slice::call(&list);
+    let _ = add::call(&list[0], 2);
+    let _ = weigh::call(&weights, (1, "n".to_owned()), Some(&list[0]));
+    let _ = weigh::call(weights, nested((1, &list[1])), None::<i64>);
+    let _ = total::call(list);
+}
+
 #[test]
-fn lists_take_futures_in_every_usual_form() {
+fn lists_take_futures_beside_values() {
     let mut results = Results::default();
     let futures = vec![results.live(1i64), results.packed(2), results.live(3)];
-    assert_eq!(results.run(total::call(&futures)), Ok(6));
-    assert_eq!(results.run(total::call(&futures[1..])), Ok(5));
-    assert_eq!(results.run(total::call([&futures[0], &futures[1]])), Ok(3));
-    assert_eq!(results.run(total::call(futures.iter().collect::<Vec<_>>())), Ok(6));
-    assert_eq!(results.run(total_of_slice::call(&futures)), Ok(6));
+    assert_eq!(results.run(total::call(nested(&futures))), Ok(6));
+    assert_eq!(results.run(total::call(nested(&futures[1..]))), Ok(5));
+    assert_eq!(results.run(total::call(nested([&futures[0], &futures[1]]))), Ok(3));
+    assert_eq!(results.run(total::call(nested(futures.iter().collect::<Vec<_>>()))), Ok(6));
+    assert_eq!(results.run(total_of_slice::call(nested(&futures))), Ok(6));
     assert_eq!(results.run(total::call(vec![1, 2, 3])), Ok(6));
     assert_eq!(results.run(total::call([1, 2, 3])), Ok(6));
     assert_eq!(results.run(total_of_slice::call(&[1, 2][..])), Ok(3));
@@ -99,7 +139,7 @@ fn lists_take_futures_in_every_usual_form() {
     assert_eq!(results.run(total_of_slice::call(&list)), Ok(9));
     assert_eq!(results.run(total::call(list)), Ok(9));
     assert_eq!(results.run(total::call(nested((&futures[0], 10)))), Ok(11));
-    assert_eq!(results.run(total::call(futures)), Ok(6));
+    assert_eq!(results.run(total::call(nested(futures))), Ok(6));
 }
 
 #[derive(Serialize, Deserialize, Debug, PartialEq)]
@@ -136,7 +176,7 @@ fn references_borrow_the_resident_value_and_owned_parameters_do_not_change_it() 
     let of = |index: usize| Arc::as_ptr(&results.0[index].view::<Field>().unwrap()).addr();
     assert_eq!(results.run(address::call(&first)), Ok(of(0)));
     assert_eq!(results.run(address_shared::call(&second)), Ok(of(1)));
-    assert_eq!(results.run(addresses::call(vec![&first, &second])), Ok(vec![of(0), of(1)]));
+    assert_eq!(results.run(addresses::call(nested(vec![&first, &second]))), Ok(vec![of(0), of(1)]));
     assert_eq!(results.run(doubled::call(&first)), Ok(Field { data: vec![2.0; 100] }));
     assert_eq!(results.0[0].view::<Field>().unwrap().data, [1.0; 100]);
 }
@@ -162,9 +202,9 @@ fn weigh(weights: BTreeMap<String, f64>, pair: (i64, String), best: Option<i64>)
 fn futures_in_any_place_of_a_value_arrive_resolved() {
     #[derive(Serialize)]
     struct Draft<'f> {
-        weights: HashMap<String, &'f Future<f64>>,
-        best: Option<&'f Future<i64>>,
-        pair: (i64, &'f Future<Vec<f64>>),
+        weights: HashMap<String, &'f Ready<f64>>,
+        best: Option<&'f Ready<i64>>,
+        pair: (i64, &'f Ready<Vec<f64>>),
     }
     let mut results = Results::default();
     let (weight, best, list) = (results.live(0.5), results.packed(9i64), results.live(vec![1.0; 50]));
@@ -177,7 +217,7 @@ fn futures_in_any_place_of_a_value_arrive_resolved() {
     let name = results.live("n".to_owned());
     let weights = BTreeMap::from([("w".to_owned(), weight)]);
     assert_eq!(
-        results.run(weigh::call(weights, nested((1, &name)), Some(best))),
+        results.run(weigh::call(nested(weights), nested((1, &name)), nested(Some(best)))),
         Ok(r#"{"w": 0.5} (1, "n") Some(9)"#.to_owned())
     );
 }
@@ -263,7 +303,7 @@ fn an_argument_of_another_type_names_parameter_and_types() {
     assert_eq!(error.kind, ErrorKind::ArgumentType);
     assert!(error.message.contains("argument `x` does not fit"), "{error}");
     assert!(error.message.contains("expected i64"), "{error}");
-    let forged: Future<i64> = Future::of(text.input());
+    let forged: Ready<i64> = Ready(text.0.clone(), PhantomData);
     let error = results.run(inc::call(&forged)).unwrap_err();
     assert!(error.message.contains("`alloc::string::String` does not serve as `i64`"), "{error}");
 }

@@ -1,7 +1,7 @@
 //! The attribute macros of dcluster.
 //!
 //! `task` writes a module-like type beside a function (`task.rs`), `main` the entry point of a program that is
-//! a cluster (`main.rs`).
+//! a cluster (`entry.rs`).
 
 mod entry;
 mod parameter;
@@ -43,7 +43,12 @@ pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
 /// Without `async`, the client is a `dcluster::blocking::Client`.
 #[proc_macro_attribute]
 pub fn main(options: TokenStream, item: TokenStream) -> TokenStream {
-    entry::expand(options.into(), item.into()).unwrap_or_else(|error| error.into_compile_error()).into()
+    let expanded = entry::expand(options.into(), item.into()).unwrap_or_else(|error| {
+        let error = error.into_compile_error();
+        // With some `main` in place, the compiler does not miss one as well.
+        quote::quote!(#error fn main() {})
+    });
+    expanded.into()
 }
 
 /// The version of the compiler, as a string literal.

@@ -188,7 +188,7 @@ impl<'f> Task<'f> {
                     reader: &mut #registry::arguments::ArgumentReader<'_>,
                 ) -> ::core::result::Result<#dcluster::model::Value, #dcluster::model::TaskError> {
                     #[allow(unused_imports)]
-                    use #shim::{ConvertError as _, ConvertText as _, OwnByClone as _, OwnByPacking as _};
+                    use #shim::{ConvertError as _, ConvertText as _, ConvertUnshown as _, OwnByClone as _, OwnByPacking as _};
                     #body
                 }
 
@@ -229,7 +229,7 @@ impl<'f> Task<'f> {
                 match outcome {
                     ::core::result::Result::Ok(value) => ::core::result::Result::Ok(#dcluster::model::Value::new(value)),
                     ::core::result::Result::Err(error) => {
-                        ::core::result::Result::Err((&&#shim::ErrorForm::of(&error)).convert(error))
+                        ::core::result::Result::Err((&&&#shim::ErrorForm::of(&error)).convert(error))
                     }
                 }
             }

@@ -49,7 +49,7 @@ pub struct Global {
         env = "DCLUSTER_CONNECTION_FILE",
         hide_env_values = true
     )]
-    #[arg(value_hint = ValueHint::FilePath)]
+    #[arg(visible_alias = "connect", value_hint = ValueHint::FilePath)]
     pub connection_file: Option<PathBuf>,
 
     /// The job whose cluster is meant
@@ -113,6 +113,12 @@ pub enum Command {
 
     /// Say why a task waits, why it ran where it ran, and what holds its memory
     Explain(Explain),
+
+    /// Measure this machine: rates, latencies and memory per task
+    ///
+    /// Starts its own processes on this machine, and ends them. Nothing else should run meanwhile.
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench(Bench),
 
     /// Print the completion script of a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
@@ -184,6 +190,28 @@ pub struct Explain {
     pub key: String,
 }
 
+/// Options of `bench`.
+#[derive(Debug, Clone, Args)]
+pub struct Bench {
+    /// What to measure
+    pub suite: Suite,
+
+    /// Samples of each rate; the median is printed
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub repeat: usize,
+
+    /// Small sizes, to see that it works; not for figures
+    #[arg(long)]
+    pub quick: bool,
+}
+
+/// The suites of `bench`.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum Suite {
+    /// What the cluster costs per task, per idle rank and per launch
+    Overhead,
+}
+
 /// The help text, as printed for someone who typed nothing.
 pub fn help() -> String {
     Arguments::command().render_help().to_string()
@@ -231,6 +259,11 @@ Examples:
 
 SIGTERM and Ctrl-C end the driver and then the cluster; SIGUSR1 and SIGUSR2 are handed to the driver. What the driver
 leaves running when it ends is ended too.";
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  dcluster bench overhead            a table
+  dcluster bench overhead --json     one JSON object, for programs";
 
 const LOCAL_EXAMPLES: &str = "\
 Examples:

@@ -20,14 +20,14 @@ use clap::Parser as _;
 use self::arguments::{Arguments, Command, Global};
 use self::doctor::Verdict;
 use crate::launch::role::{self, Environment};
-use crate::launch::{Exit, driver, entry, log, process};
+use crate::launch::{Exit, entry, guard, log, process};
 
 /// What the stock program does.
 pub fn main() -> ExitCode {
     process::keep_marker();
     let env = entry::environment();
-    if env.get(process::ROLE).map(String::as_str) == Some(driver::GUARD) {
-        driver::guard();
+    if env.get(process::ROLE).map(String::as_str) == Some(guard::ROLE) {
+        guard::guard();
     }
     let code = match env.contains_key(process::ROLE) {
         true => start::told(&env),
@@ -68,6 +68,7 @@ fn ask(env: &Environment, global: &Global, command: Command) -> i32 {
         Command::Stop(stop) => ask::stop(global, stop.code),
         Command::Explain(explain) => ask::explain(global, &explain.key),
         Command::Doctor => doctor(env, global),
+        Command::Bench(bench) => bench::run(&bench, global.json),
         Command::Completions { shell } => print(&arguments::completions(shell)),
         Command::Run(_) | Command::Local(_) | Command::Scheduler | Command::Worker(_) | Command::Topo(_) => {
             Exit::Internal.code()

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 
 use super::arguments::{Global, Local, Topo, Worker};
-use super::{ask, print, start_log, topo};
+use super::{ask, bench, print, start_log, topo};
 use crate::launch::driver::Program;
 use crate::launch::entry::{self, LIBRARIES};
 use crate::launch::local::{self, LocalOptions, WorkerKind};
@@ -31,6 +31,7 @@ pub(super) fn told(env: &Environment) -> i32 {
     let setup = setup(&global, Announcement::Silent);
     let role = env.get(process::ROLE).map(String::as_str);
     match (role, env.get(process::CONNECTION_FILE), role::detect(env)) {
+        (Some(bench::ZERO_WORKER), Some(file), _) => bench::zero_worker(Path::new(file)),
         (Some(local::WORKER), Some(file), _) => {
             start_log(&format!("worker {}", std::process::id()), LEVEL, &global);
             conclude(entry::join(Path::new(file), env, &setup, None))
@@ -75,7 +76,7 @@ pub(super) fn run(env: &Environment, global: &Global, words: &[OsString]) -> i32
         return become_rank(&program, &env, global);
     }
     start_log(&format!("rank {}", launch.rank), LEVEL, global);
-    let setup = setup(global, Announcement::Silent);
+    let setup = setup(global, Announcement::Aside);
     conclude(part(&launch, &env, &setup, DriverSpec::Program { program, works: marker.is_some() }))
 }
 
@@ -187,7 +188,7 @@ fn local_with(
     });
     let (spec, announcement) = match driver {
         Some((program, marker)) => {
-            (DriverSpec::Program { program, works: marker.is_some() }, Announcement::Silent)
+            (DriverSpec::Program { program, works: marker.is_some() }, Announcement::Aside)
         }
         None => (DriverSpec::Nobody, announcement(global)),
     };
@@ -198,7 +199,9 @@ fn local_with(
 fn become_rank(program: &Program, env: &Environment, global: &Global) -> i32 {
     let mut command = std::process::Command::new(&program.path);
     command.args(&program.arguments).envs(env).env(process::ROLE, entry::RANK);
-    if let Ok(libraries) = std::env::join_paths(&global.tasks) {
+    if let Ok(libraries) = std::env::join_paths(&global.tasks)
+        && !libraries.is_empty()
+    {
         command.env(LIBRARIES, libraries);
     }
     if let Some(directory) = &global.log_dir {

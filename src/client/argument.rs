@@ -90,9 +90,16 @@ thread_local! {
 /// Inside an argument, a placeholder of the future's value.
 impl<T, M> Serialize for Future<T, M> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.input().serialize(serializer)
+    }
+}
+
+/// Inside an argument, a placeholder of the value; an error anywhere else.
+impl Serialize for Input {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let index = SCOPE.with_borrow_mut(|scope| {
             let inputs = scope.as_mut()?;
-            inputs.push(self.input());
+            inputs.push(self.clone());
             Some(inputs.len() as u32 - 1)
         });
         let Some(index) = index else {
@@ -180,6 +187,7 @@ impl<T, M> IntoArgument<T> for &Future<T, M> {
 macro_rules! containers {
     ($([$($generics:tt)*] $given:ty => $parameter:ty;)*) => {
         $(
+            #[diagnostic::do_not_recommend]
             impl<$($generics)*> IntoArgument<$parameter> for $given {
                 fn put(self, arguments: &mut ArgumentList) {
                     arguments.put_nested(&self);
@@ -215,6 +223,7 @@ containers! {
 macro_rules! arrays {
     ($([$($generics:tt)*] $given:ty => $parameter:ty;)*) => {
         $(
+            #[diagnostic::do_not_recommend]
             impl<$($generics)*> IntoArgument<$parameter> for $given {
                 fn put(self, arguments: &mut ArgumentList) {
                     arguments.put_nested(self.as_slice());

@@ -20,8 +20,8 @@ use super::gather::{Gather, OnError};
 use super::map::Inputs;
 use super::{Call, Force, ReturnWhen, ScatterOptions, submit, wait};
 use crate::client;
-use crate::model::Data;
-use crate::security::ConnectionFile;
+use crate::model::{Data, WorkerId};
+use crate::security::{ConnectionFile, Selector};
 use crate::wire::client::Query;
 
 /// A connection to a cluster; see [`client::Client`].
@@ -49,6 +49,14 @@ impl Client {
     /// As [`client::Client::connect`].
     pub fn connect(file: impl AsRef<Path>) -> Result<Self> {
         wait_for(client::Client::connect(file)).map(Self::from)
+    }
+
+    /// Connects to the cluster that `selector` means: a file, a job's, or the only one that runs.
+    ///
+    /// # Errors
+    /// As [`client::Client::find`].
+    pub fn find(selector: &Selector) -> Result<Self> {
+        wait_for(client::Client::find(selector)).map(Self::from)
     }
 
     /// Connects with the content of a connection file.
@@ -191,11 +199,14 @@ impl Client {
         wait_for(self.inner.query(query))
     }
 
-    /// The workers that hold each future's value, as JSON.
+    /// The workers that hold each future's value, in the order of the futures.
     ///
     /// # Errors
     /// As [`client::Client::query`].
-    pub fn who_has<T, F: Borrow<Future<T>>>(&self, futures: impl IntoIterator<Item = F>) -> Result<String> {
+    pub fn who_has<T, F: Borrow<Future<T>>>(
+        &self,
+        futures: impl IntoIterator<Item = F>,
+    ) -> Result<Vec<Vec<WorkerId>>> {
         wait_for(self.inner.who_has(asynchronous(futures)))
     }
 

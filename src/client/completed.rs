@@ -62,8 +62,8 @@ impl<T, M> AsCompleted<T, M> {
         self.left += self.futures.len() - from;
     }
 
-    /// How many futures are still to be yielded, done or not.
-    pub fn count(&self) -> usize {
+    /// How many futures are still to be yielded, done or not. (`count` would use an iterator up.)
+    pub fn left(&self) -> usize {
         self.left
     }
 

@@ -1,14 +1,14 @@
 //! Connecting: from a connection file to a session, or to words about what to do.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{Error, Result};
 use super::line;
 use super::session::Session;
-use crate::security::ConnectionFile;
+use crate::security::{ConnectionFile, Selector, Surroundings};
 use crate::transport::data::DataPool;
 use crate::transport::tcp::{ConnectError, Connection, Connector, hello};
 use crate::wire::handshake::Role;
@@ -19,6 +19,12 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Reads a connection file.
 pub(super) fn read_file(path: &Path) -> Result<ConnectionFile> {
     ConnectionFile::load(path).map_err(|error| Error::Connect(line::chain(&error).into()))
+}
+
+/// Finds the connection file that `selector` means.
+pub(super) fn find(selector: &Selector) -> Result<(PathBuf, ConnectionFile)> {
+    let found = Surroundings::of_process().find(selector);
+    found.map_err(|error| Error::Connect(line::chain(&error).into()))
 }
 
 /// Connects as a connection file says; `path` is where it was found, if it came from there.

@@ -112,7 +112,8 @@ async fn fetch(session: &Arc<Session>, stored: &Stored) -> Result<Packed, Failed
             failed = Failed { worker: Some(worker), reason: format!("the address of {worker} is not known") };
             continue;
         };
-        let (pool, task) = (session.pool.clone(), stored.task);
+        let Some(pool) = session.pool.clone() else { break };
+        let task = stored.task;
         tracing::trace!(%worker, %task, nbytes = stored.nbytes, "fetching");
         match session.run(async move { pool.fetch(&address, task).await }).await {
             Some(Ok(packed)) => return Ok(packed),
@@ -131,10 +132,9 @@ pub(super) async fn put(
     packed: Packed,
 ) -> Result<()> {
     let failed = |reason| Error::Scatter { worker: worker.to_string(), reason };
-    let Some(address) = session.peer(worker) else {
+    let (Some(address), Some(pool)) = (session.peer(worker), session.pool.clone()) else {
         return Err(failed("its address is not known".to_owned()));
     };
-    let pool = session.pool.clone();
     match session.run(async move { pool.put(&address, task, &packed).await }).await {
         Some(put) => put.map_err(|error| failed(error.to_string())),
         None => Err(session.end()),

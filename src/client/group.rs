@@ -74,11 +74,13 @@ impl Group {
         if self.is_met() || self.expired { self.waker.take() } else { None }
     }
 
-    /// Leaves `waker` to be woken.
-    pub(super) fn park(&mut self, waker: &Waker) {
-        if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            self.waker = Some(waker.clone());
+    /// Leaves `waker` to be woken; the one before it is the caller's to drop, once the lock is free: a waker
+    /// may own a task that owns futures.
+    pub(super) fn park(&mut self, waker: &Waker) -> Option<Waker> {
+        if self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            return None;
         }
+        self.waker.replace(waker.clone())
     }
 }
 

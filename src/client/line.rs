@@ -25,7 +25,8 @@ const CLOSE: Duration = Duration::from_secs(2);
 
 /// What callers and the connection's thread share of a connection.
 pub(super) struct Line {
-    writer: Mutex<Writer>,
+    /// None if there is no connection and never was.
+    writer: Mutex<Option<Writer>>,
     wake: Notify,
 }
 
@@ -43,6 +44,11 @@ enum Stop {
 }
 
 impl Line {
+    /// A line to nowhere.
+    pub(super) fn detached() -> Self {
+        Self { writer: Mutex::new(None), wake: Notify::new() }
+    }
+
     /// Wakes the connection's thread.
     pub(super) fn wake(&self) {
         self.wake.notify_one();
@@ -60,7 +66,7 @@ impl Line {
         mut take: impl FnMut(&mut Vec<u8>),
     ) -> Poll<io::Result<()>> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let Writer { half, frames } = &mut *writer;
+        let Some(Writer { half, frames }) = &mut *writer else { return Poll::Ready(Ok(())) };
         ready!(half.poll_flush(cx))?;
         loop {
             frames.clear();
@@ -78,6 +84,7 @@ impl Line {
     pub(super) async fn close(&self) -> io::Result<()> {
         poll_fn(|cx| {
             let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(writer) = &mut *writer else { return Poll::Ready(Ok(())) };
             // Closing goes on where an earlier attempt stopped.
             pin!(writer.half.close()).poll(cx)
         })
@@ -107,8 +114,9 @@ where
                 Err(error) => return drop(sender.send(Err(error))),
             };
             let (reader, half) = connection.split();
-            let line = Line { writer: Mutex::new(Writer { half, frames: Vec::new() }), wake: Notify::new() };
-            let session = Arc::new(Session::new(line, pool, address, nonce));
+            let writer = Mutex::new(Some(Writer { half, frames: Vec::new() }));
+            let line = Line { writer, wake: Notify::new() };
+            let session = Arc::new(Session::new(line, Some(pool), address, nonce));
             if sender.send(Ok(session.clone())).is_err() {
                 session.close();
             }

@@ -11,7 +11,7 @@ mod completed;
 mod connect;
 mod error;
 mod fetch;
-mod future;
+pub mod future;
 mod gather;
 mod group;
 mod line;
@@ -41,8 +41,8 @@ pub use map::Inputs;
 pub use scatter::{Hash, ScatterOptions};
 pub use wait::{Done, ReturnWhen};
 
-use crate::model::Data;
-use crate::security::ConnectionFile;
+use crate::model::{Data, WorkerId};
+use crate::security::{ConnectionFile, Selector};
 use crate::wire::client::{Cancel, Query};
 use session::{Link, Urgency, within};
 
@@ -73,6 +73,16 @@ impl Client {
     pub async fn connect(file: impl AsRef<Path>) -> Result<Self> {
         let path = file.as_ref();
         let session = connect::connect(connect::read_file(path)?, Some(path)).await?;
+        Ok(Self { link: Arc::new(Link { session }) })
+    }
+
+    /// Connects to the cluster that `selector` means: a file, a job's, or the only one that runs.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] if there is not exactly one, or if it does not answer.
+    pub async fn find(selector: &Selector) -> Result<Self> {
+        let (path, file) = connect::find(selector)?;
+        let session = connect::connect(file, Some(&path)).await?;
         Ok(Self { link: Arc::new(Link { session }) })
     }
 
@@ -231,16 +241,18 @@ impl Client {
         self.link.session.query(question(&query), &query).await
     }
 
-    /// The workers that hold each future's value, as JSON.
+    /// The workers that hold each future's value, in the order of the futures.
     ///
     /// # Errors
     /// As [`query`](Self::query).
     pub async fn who_has<T, F: Borrow<Future<T>>>(
         &self,
         futures: impl IntoIterator<Item = F>,
-    ) -> Result<String> {
+    ) -> Result<Vec<Vec<WorkerId>>> {
         let futures = futures.into_iter().map(|future| future.borrow().id()).collect();
-        self.query(Query::WhoHas { futures }).await
+        let answer = self.query(Query::WhoHas { futures }).await?;
+        serde_json::from_str(&answer)
+            .map_err(|error| Error::Refused { question: "who has", reason: error.to_string() })
     }
 
     /// Waits until `count` workers have joined.

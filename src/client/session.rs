@@ -38,7 +38,7 @@ pub(crate) struct Session {
     line: Line,
     thread: ThreadId,
     /// Connections to the workers' data ports; used on the connection's thread.
-    pub(super) pool: DataPool,
+    pub(super) pool: Option<DataPool>,
     /// The scheduler's `host:port`.
     pub(super) address: Arc<str>,
     /// Makes keys of this client that no other makes.
@@ -64,7 +64,7 @@ impl Drop for Link {
 
 impl Session {
     /// A client on a line that is up; made on the connection's thread.
-    pub(super) fn new(line: Line, pool: DataPool, address: Arc<str>, nonce: u64) -> Self {
+    pub(super) fn new(line: Line, pool: Option<DataPool>, address: Arc<str>, nonce: u64) -> Self {
         Self {
             state: Mutex::new(State::new()),
             line,
@@ -76,6 +76,13 @@ impl Session {
             joined: watch::Sender::new(0),
             over: watch::Sender::new(false),
         }
+    }
+
+    /// A client that is closed and was never connected.
+    pub(super) fn detached() -> Self {
+        let session = Self::new(Line::detached(), None, "nowhere".into(), 0);
+        session.close();
+        session
     }
 
     /// The state. Nothing that holds it waits, writes, or runs a user's code.
@@ -337,7 +344,9 @@ impl Wait {
                 after,
             }));
         }
-        group.park(cx.waker());
+        let parked = group.park(cx.waker());
+        drop(state);
+        drop(parked);
         Poll::Pending
     }
 
@@ -369,7 +378,8 @@ impl Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        self.session.lock().close_group(self.group);
+        let closed = self.session.lock().close_group(self.group);
+        drop(closed);
     }
 }
 

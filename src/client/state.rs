@@ -10,15 +10,13 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::error::Failure;
-use super::group::{Groups, Until};
+use super::group::{Group, Groups, Until};
 use super::table::{Listener, Slot, SlotState, Stored, Table};
-use crate::model::error::{ErrorKind, TaskError};
-use crate::model::unpack::unpack;
-use crate::model::{FunctionId, FutureId, Packed, WorkerId};
+use crate::model::error::TaskError;
+use crate::model::{FunctionId, FutureId, WorkerId};
 use crate::wire::client::{ClientOutbox, FunctionName, NotifyReader, Outcome, Placed, Submission};
 use crate::wire::{Peer, WireError};
 
@@ -220,12 +218,14 @@ impl State {
         self.effects.wakers.extend(waker);
     }
 
-    /// Ends a group; futures that are not done no longer know it.
-    pub(super) fn close_group(&mut self, group: u32) {
-        let Some(closed) = self.groups.close(group) else { return };
+    /// Ends a group; futures that are not done no longer know it. The group is the caller's to drop, once the
+    /// lock is free: its waker may own a task that owns futures.
+    pub(super) fn close_group(&mut self, group: u32) -> Option<Group> {
+        let closed = self.groups.close(group)?;
         if closed.pending > 0 {
             closed.members.iter().for_each(|id| self.table.unlisten(*id, group));
         }
+        Some(closed)
     }
 
     /// A group of `ids`.
@@ -280,7 +280,7 @@ impl State {
                     SlotState::Stored(Box::new(Stored { task, nbytes, holders }))
                 }
                 Outcome::Failed(bytes) => {
-                    SlotState::Failed(Box::new(Failure::Task(Arc::new(task_error(bytes)))))
+                    SlotState::Failed(Box::new(Failure::Task(Arc::new(TaskError::unpack(bytes)))))
                 }
                 Outcome::Cancelled(reason) => SlotState::Failed(Box::new(Failure::Cancelled(reason.into()))),
             };
@@ -366,12 +366,4 @@ impl State {
     pub(super) fn effects(&mut self) -> Effects {
         std::mem::take(&mut self.effects)
     }
-}
-
-/// A task's error as it was packed.
-fn task_error(packed: &[u8]) -> TaskError {
-    let flat = Packed::decode(Bytes::copy_from_slice(packed)).map_err(|error| error.to_string());
-    flat.and_then(|packed| unpack(&packed).map_err(|error| error.to_string())).unwrap_or_else(|reason| {
-        TaskError::new(ErrorKind::Error, format!("the task failed, and its error cannot be read: {reason}"))
-    })
 }

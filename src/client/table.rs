@@ -105,7 +105,7 @@ impl Table {
     #[inline]
     pub(super) fn allocate(&mut self) -> Option<FutureId> {
         let id = u32::try_from(self.next).ok()?;
-        if id as usize % CHUNK_SLOTS == 0 {
+        if (id as usize).is_multiple_of(CHUNK_SLOTS) {
             self.chunks.push(Some(Box::new(Chunk { slots: Vec::with_capacity(CHUNK_SLOTS), vacant: 0 })));
         }
         let chunk = self.chunks.last_mut().and_then(Option::as_mut).expect("the last chunk is not full");

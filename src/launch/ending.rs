@@ -29,6 +29,8 @@ pub enum Notice {
     Forward(i32),
     /// The driver is over, with this code.
     DriverEnded(i32),
+    /// The last worker of a cluster that gets no others has died.
+    WorkersLost,
     /// The scheduler is over.
     ClusterEnded {
         /// The code that it was stopped with.
@@ -127,16 +129,19 @@ impl Ending {
                 self.decide(Exit::Signal(number).code(), format!("ended by signal {number}"));
                 self.begin(now)
             }
+            // In an ending the workers go one by one, and that is no loss.
+            Notice::WorkersLost if self.phase != Phase::Running => Vec::new(),
+            Notice::WorkersLost => {
+                self.decide(Exit::WorkersLost.code(), "all workers have died".to_owned());
+                self.begin(now)
+            }
             Notice::DriverEnded(code) => {
                 self.driver = DriverState::Absent;
                 self.decide(code, format!("the driver ended with code {code}"));
                 if matches!(self.phase, Phase::StoppingCluster(_) | Phase::Over) {
                     return Vec::new();
                 }
-                let door = self.phase == Phase::Running;
-                let mut steps = if door { vec![Step::CloseDoor] } else { Vec::new() };
-                steps.extend(self.stop_cluster(now));
-                steps
+                self.stop_cluster(now)
             }
             Notice::ClusterEnded { code, reason } => {
                 self.cluster_over = true;
@@ -170,15 +175,13 @@ impl Ending {
         if self.phase != Phase::Running {
             return Vec::new();
         }
-        let mut steps = vec![Step::CloseDoor];
         match self.driver {
             DriverState::Running => {
                 self.phase = Phase::EndingDriver(now + DRIVER_GRACE);
-                steps.push(Step::EndDriver);
+                vec![Step::EndDriver]
             }
-            DriverState::Absent => steps.extend(self.stop_cluster(now)),
+            DriverState::Absent => self.stop_cluster(now),
         }
-        steps
     }
 
     fn stop_cluster(&mut self, now: Instant) -> Vec<Step> {
@@ -187,7 +190,7 @@ impl Ending {
         }
         self.phase = Phase::StoppingCluster(now + CLUSTER_GRACE);
         let (code, reason) = self.verdict();
-        vec![Step::StopCluster { code, reason }]
+        vec![Step::CloseDoor, Step::StopCluster { code, reason }]
     }
 
     fn leave(&mut self, manner: Manner) -> Vec<Step> {
@@ -241,7 +244,7 @@ mod tests {
     #[test]
     fn a_signal_ends_the_driver_first_and_then_the_cluster() {
         let (now, mut ending) = (Instant::now(), Ending::new(DriverState::Running));
-        assert_eq!(ending.hear(now, Notice::Signal(15)), [Step::CloseDoor, Step::EndDriver]);
+        assert_eq!(ending.hear(now, Notice::Signal(15)), [Step::EndDriver]);
         assert!(stops(&ending.hear(now, Notice::DriverEnded(0)), 143), "the signal came first");
         assert_eq!(ending.hear(now, ended(143)), [leave(143)]);
     }
@@ -266,8 +269,18 @@ mod tests {
     #[test]
     fn a_stop_from_a_client_ends_the_driver_with_the_clients_code() {
         let (now, mut ending) = (Instant::now(), Ending::new(DriverState::Running));
-        assert_eq!(ending.hear(now, ended(0)), [Step::CloseDoor, Step::EndDriver]);
+        assert_eq!(ending.hear(now, ended(0)), [Step::EndDriver]);
         assert_eq!(ending.hear(now, Notice::DriverEnded(143)), [leave(0)]);
+    }
+
+    #[test]
+    fn losing_every_worker_ends_the_cluster_and_leaving_workers_do_not() {
+        let (now, mut ending) = (Instant::now(), Ending::new(DriverState::Absent));
+        assert!(stops(&ending.hear(now, Notice::WorkersLost), Exit::WorkersLost.code()));
+        let mut ending = Ending::new(DriverState::Running);
+        ending.hear(now, Notice::DriverEnded(0));
+        assert_eq!(ending.hear(now, Notice::WorkersLost), []);
+        assert_eq!(ending.hear(now, ended(0)), [leave(0)]);
     }
 
     #[test]

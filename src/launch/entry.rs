@@ -15,7 +15,7 @@ use super::outcome::{self, Outcome};
 use super::ranks::{self, Announcement, Body, DriverSpec, Setup};
 use super::role::{self, Environment, Launch};
 use super::signals::{self, Scope};
-use super::{Exit, LaunchError, log, memory, process, with_causes};
+use super::{Exit, LaunchError, guard, log, memory, process, with_causes};
 use crate::client::{self, blocking};
 use crate::security::ConnectionFile;
 use crate::topology::{self, Binding, Machine, RankRequest, RankRole};
@@ -88,6 +88,9 @@ enum Part {
 fn enter(body: Body) -> ExitCode {
     process::keep_marker();
     let env: Environment = environment();
+    if env.get(process::ROLE).map(String::as_str) == Some(guard::ROLE) {
+        guard::guard();
+    }
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if let Some((file, rest)) = connect_argument(&arguments) {
         return without_argument(&file, &rest);

@@ -23,6 +23,8 @@ pub enum Exit {
     Launch,
     /// A worker lost its scheduler.
     SchedulerLost,
+    /// The last worker died.
+    WorkersLost,
     /// The cluster refused this process's credentials.
     Refused,
     /// The driver panicked.
@@ -47,6 +49,7 @@ const DOCUMENTED: &[(Exit, &str)] = &[
     (Exit::Internal, "a bug in dcluster; please report it"),
     (Exit::Launch, "the ranks of the launch did not find each other"),
     (Exit::SchedulerLost, "a worker lost its scheduler"),
+    (Exit::WorkersLost, "the last worker of a local cluster died"),
     (Exit::Refused, "the cluster refused the credentials"),
     (Exit::Panic, "the driver panicked"),
     (Exit::Timeout, "a time limit passed"),
@@ -69,6 +72,7 @@ impl Exit {
             Self::Internal => 70,
             Self::Launch => 71,
             Self::SchedulerLost => 74,
+            Self::WorkersLost => 75,
             Self::Refused => 77,
             Self::Panic => 101,
             Self::Timeout => 124,

@@ -3,6 +3,7 @@
 //! The main thread sleeps here on a channel. [`super::ending`] decides; this file carries out.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Instant;
@@ -10,6 +11,7 @@ use std::time::Instant;
 use super::driver::{Driver, Program, start_failure};
 use super::ending::{DriverState, Ending, Manner, Notice, Step};
 use super::exit::Exit;
+use super::guard::Guard;
 use super::scheduler::RunningScheduler;
 use super::signals;
 use crate::topology::{self, CpuSet};
@@ -40,6 +42,8 @@ pub struct Lead {
     pub notices: (Sender<Notice>, Receiver<Notice>),
     /// The CPUs this process was started on, for the driver, which is not bound as rank 0 is.
     pub cpus: CpuSet,
+    /// Cleans up if this process cannot.
+    pub guard: Arc<Guard>,
     /// Removes the connection file.
     pub close_door: Box<dyn FnOnce()>,
 }
@@ -47,10 +51,10 @@ pub struct Lead {
 impl Lead {
     /// Starts the driver and returns when everything is over: the exit code, and how to leave.
     pub fn run(self, plan: DriverPlan) -> (i32, Manner) {
-        let Self { scheduler, notices: (sender, receiver), cpus, close_door } = self;
+        let Self { scheduler, notices: (sender, receiver), cpus, guard, close_door } = self;
         signals::heed();
         let mut close_door = Some(close_door);
-        let driver = start(plan, &sender, &cpus);
+        let driver = start(plan, &sender, &cpus, &guard);
         let state = if driver.is_some() { DriverState::Running } else { DriverState::Absent };
         let mut ending = Ending::new(state);
         loop {
@@ -65,7 +69,13 @@ impl Lead {
                     Step::EndDriver => driver.iter().for_each(Driver::end),
                     Step::KillDriver => driver.iter().for_each(Driver::kill),
                     Step::StopCluster { code, reason } => scheduler.stop(code, reason),
-                    Step::Leave { code, manner } => return (code, manner),
+                    Step::Leave { code, manner } => {
+                        if let Some(close) = close_door.take() {
+                            close();
+                        }
+                        guard.dismiss();
+                        return (code, manner);
+                    }
                 }
             }
         }
@@ -90,14 +100,14 @@ fn next_steps(ending: &mut Ending, receiver: &Receiver<Notice>) -> Vec<Step> {
 }
 
 /// Starts what drives the cluster; gives it if it is a process, which can be signalled.
-fn start(plan: DriverPlan, sender: &Sender<Notice>, cpus: &CpuSet) -> Option<Driver> {
+fn start(plan: DriverPlan, sender: &Sender<Notice>, cpus: &CpuSet, guard: &Arc<Guard>) -> Option<Driver> {
     let ended = sender.clone();
     // The receiver lives as long as the process.
     let on_end = move |code| drop(ended.send(Notice::DriverEnded(code)));
     match plan {
         DriverPlan::Nobody => None,
         DriverPlan::Program { program, connection_file } => {
-            match Driver::start(&program, &connection_file, cpus, on_end) {
+            match Driver::start(&program, &connection_file, cpus, guard, on_end) {
                 Ok(driver) => Some(driver),
                 Err(error) => {
                     let exit = start_failure(&error);

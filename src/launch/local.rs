@@ -4,6 +4,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,8 +15,10 @@ use nix::unistd::Pid;
 
 use super::driver::exit_code;
 use super::ending::{Manner, Notice};
+use super::entry::LIBRARIES;
 use super::exit;
 use super::follow::{RunningWorker, WorkerPlan};
+use super::guard::Guard;
 use super::lead::{DriverPlan, Lead};
 use super::ranks::{self, DriverSpec, Setup};
 use super::role::Environment;
@@ -88,16 +92,17 @@ impl LocalCluster {
     fn start_with(
         options: &LocalOptions,
         setup: &Setup,
-        on_end: impl FnOnce(Notice) + Send + 'static,
+        notify: impl Fn(Notice) + Clone + Send + 'static,
     ) -> Result<Self, LaunchError> {
         let bindings = bindings(options)?;
+        let alive = Arc::new(AtomicUsize::new(bindings.len()));
         let env: Environment = std::env::vars().collect();
         let memory_bytes_max = memory::of_host(&env) / bindings.len().max(1) as u64;
         let registry = ranks::registry(setup)?;
         let scheduler = BoundScheduler::bind(&Reach::Machine, "local")?;
         let connection = scheduler.connection().clone();
         let file = scheduler.publish(setup.connection_file.as_deref())?;
-        let scheduler = scheduler.start(on_end)?;
+        let scheduler = scheduler.start(notify.clone())?;
         let mut cluster = Self { scheduler, connection, file, threads: Vec::new(), processes: Vec::new() };
         for (rank, binding) in (0..).zip(bindings) {
             match &options.kind {
@@ -113,10 +118,16 @@ impl LocalCluster {
                     cluster.threads.push(RunningWorker::start(plan, log_end)?);
                 }
                 WorkerKind::Processes(program) => {
-                    let on_end = move |code| tracing::debug!(rank, code, "worker process ended");
-                    let file = cluster.file.path();
-                    let worker = WorkerProcess::start(program, file, &binding, memory_bytes_max, on_end)?;
-                    cluster.processes.push(worker);
+                    let (alive, notify) = (Arc::clone(&alive), notify.clone());
+                    let on_end = move |code| {
+                        tracing::debug!(rank, code, "worker process ended");
+                        if alive.fetch_sub(1, Ordering::AcqRel) == 1 {
+                            notify(Notice::WorkersLost);
+                        }
+                    };
+                    let post =
+                        Post { program, connection_file: cluster.file.path(), setup, memory_bytes_max };
+                    cluster.processes.push(WorkerProcess::start(&post, &binding, on_end)?);
                 }
             }
         }
@@ -154,7 +165,8 @@ pub fn lead(options: &LocalOptions, setup: &Setup, driver: DriverSpec) -> Result
     let path = cluster.file.path().to_owned();
     let close_door = Box::new(move || drop(std::fs::remove_file(path)));
     let scheduler = cluster.scheduler.clone();
-    let (code, manner) = Lead { scheduler, notices: (sender, receiver), cpus, close_door }.run(plan);
+    let guard = Arc::new(Guard::start(cluster.file.path())?);
+    let (code, manner) = Lead { scheduler, notices: (sender, receiver), cpus, guard, close_door }.run(plan);
     dismiss(std::mem::take(&mut cluster.processes));
     leftovers::remove_all();
     if manner == Manner::AtOnce {
@@ -174,17 +186,31 @@ pub fn lead_alone(setup: &Setup) -> Result<i32, LaunchError> {
     let scheduler = BoundScheduler::bind(&Reach::network(), "scheduler")?;
     let connection = scheduler.connection().clone();
     let file = scheduler.publish(setup.connection_file.as_deref())?;
+    let guard = Arc::new(Guard::start(file.path())?);
     let ended = sender.clone();
     let scheduler = scheduler.start(move |notice| drop(ended.send(notice)))?;
     ranks::announce(setup.announcement, &connection, file.path(), 0);
     let close_door = Box::new(move || drop(file));
     let (code, manner) =
-        Lead { scheduler, notices: (sender, receiver), cpus, close_door }.run(DriverPlan::Nobody);
+        Lead { scheduler, notices: (sender, receiver), cpus, guard, close_door }.run(DriverPlan::Nobody);
     leftovers::remove_all();
     if manner == Manner::AtOnce {
         exit::at_once(code);
     }
     Ok(code)
+}
+
+/// What worker processes have in common.
+#[derive(Debug)]
+pub struct Post<'a> {
+    /// The program that they are.
+    pub program: &'a Path,
+    /// What they join.
+    pub connection_file: &'a Path,
+    /// What they are started with.
+    pub setup: &'a Setup,
+    /// What each may use.
+    pub memory_bytes_max: u64,
 }
 
 /// A worker in a process of its own.
@@ -196,27 +222,30 @@ pub struct WorkerProcess {
 }
 
 impl WorkerProcess {
-    /// Starts `program` as a worker; `on_end` hears its exit code.
+    /// Starts one; `on_end` hears its exit code.
     ///
     /// # Errors
     /// If it does not start.
     pub fn start(
-        program: &Path,
-        connection_file: &Path,
+        post: &Post<'_>,
         binding: &Binding,
-        memory_bytes_max: u64,
         on_end: impl FnOnce(i32) + Send + 'static,
     ) -> Result<Self, LaunchError> {
         let binding = serde_json::to_string(binding).map_err(LaunchError::nonsense)?;
-        let mut command = Command::new(program);
+        let mut command = Command::new(post.program);
         process::strip_launcher(&mut command);
         command
             .env(process::ROLE, WORKER)
-            .env(process::CONNECTION_FILE, connection_file)
+            .env(process::CONNECTION_FILE, post.connection_file)
             .env(process::BINDING, binding)
-            .env(MEMORY, memory_bytes_max.to_string())
+            .env(MEMORY, post.memory_bytes_max.to_string())
             // Ctrl-C is for the leader, who then ends the workers.
             .process_group(0);
+        if let Ok(libraries) = std::env::join_paths(&post.setup.libraries)
+            && !libraries.is_empty()
+        {
+            command.env(LIBRARIES, libraries);
+        }
         process::end_with_parent(&mut command, Signal::SIGKILL);
         let (answer, started) = mpsc::channel();
         let (alive, over) = mpsc::channel::<()>();

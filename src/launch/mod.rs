@@ -14,6 +14,7 @@ pub mod entry;
 pub mod exit;
 pub mod files;
 pub mod follow;
+pub mod guard;
 pub mod lead;
 pub mod leftovers;
 pub mod local;

@@ -10,8 +10,9 @@ use super::driver::Program;
 use super::ending::{Manner, Notice};
 use super::exit::{self, Exit};
 use super::follow::{self, RunningWorker, WorkerNotice, WorkerPlan};
+use super::guard::Guard;
 use super::lead::{DriverPlan, Lead};
-use super::local::{self, WorkerProcess};
+use super::local::{self, Post, WorkerProcess};
 use super::meet::{Agreement, agree};
 use super::role::{Environment, Launch};
 use super::scheduler::BoundScheduler;
@@ -88,16 +89,18 @@ pub fn lead(
     bind(&agreement.binding, Voice::of(&agreement));
 
     let file = scheduler.publish(setup.connection_file.as_deref())?;
+    let guard = Arc::new(Guard::start(file.path())?);
     let ended = sender.clone();
     let scheduler = scheduler.start(move |notice| drop(ended.send(notice)))?;
     let mut crew = Crew::default();
     if size == 1 {
-        crew = Crew::hire(&driver, &agreement, env, setup, &connection, file.path())?;
+        crew = Crew::hire(&driver, &agreement, env, setup, (&connection, file.path()), &sender)?;
     }
     announce(setup.announcement, &connection, file.path(), if size == 1 { 1 } else { size - 1 });
     let plan = plan(driver, &connection, file.path());
     let close_door = Box::new(move || drop(file));
-    let lead = Lead { scheduler, notices: (sender, receiver), cpus: agreement.cpus_at_start, close_door };
+    let cpus = agreement.cpus_at_start;
+    let lead = Lead { scheduler, notices: (sender, receiver), cpus, guard, close_door };
     let (code, manner) = lead.run(plan);
     crew.dismiss();
     Ok(finish(over, code, manner))
@@ -137,7 +140,8 @@ pub fn follow(launch: &Launch, env: &Environment, setup: &Setup) -> Result<i32, 
 /// [`LaunchError::Tasks`] if two tasks are in each other's way, or a library is of no use.
 pub fn registry(setup: &Setup) -> Result<Arc<Registry>, LaunchError> {
     let mut registry = Registry::load()?;
-    for library in &setup.libraries {
+    // An empty DCLUSTER_TASKS names one library without a name.
+    for library in setup.libraries.iter().filter(|path| !path.as_os_str().is_empty()) {
         registry.add_library(library)?;
     }
     Ok(Arc::new(registry))
@@ -157,16 +161,18 @@ impl Crew {
         agreement: &Agreement,
         env: &Environment,
         setup: &Setup,
-        connection: &ConnectionFile,
-        connection_file: &std::path::Path,
+        (connection, connection_file): (&ConnectionFile, &std::path::Path),
+        notify: &std::sync::mpsc::Sender<Notice>,
     ) -> Result<Self, LaunchError> {
         let memory_bytes_max = memory::of_host(env);
         let binding = agreement.binding.clone();
         if let DriverSpec::Program { program, works: true } = driver {
-            let worker =
-                WorkerProcess::start(&program.path, connection_file, &binding, memory_bytes_max, |code| {
-                    tracing::debug!(code, "the worker process ended");
-                })?;
+            let post = Post { program: &program.path, connection_file, setup, memory_bytes_max };
+            let notify = notify.clone();
+            let worker = WorkerProcess::start(&post, &binding, move |code| {
+                tracing::debug!(code, "the worker process ended");
+                drop(notify.send(Notice::WorkersLost));
+            })?;
             return Ok(Self { processes: vec![worker], worker: None });
         }
         let plan = WorkerPlan {

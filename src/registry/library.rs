@@ -7,6 +7,7 @@
 // Opening a library runs its code, and its symbols have the type that it says they have.
 #![allow(unsafe_code)]
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -133,8 +134,10 @@ pub(super) fn open(path: &Path) -> Result<&'static [&'static TaskDefinition], Li
     // A name without a slash would be looked for in the system's library folders.
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     // SAFETY: loading runs the library's initialisers; the user who names a task library trusts its code.
-    let library = unsafe { Library::new(&absolute) }
-        .map_err(|error| LibraryError::Unloadable { path: path.to_owned(), reason: error.to_string() })?;
+    let library = unsafe { Library::new(&absolute) }.map_err(|error| LibraryError::Unloadable {
+        path: path.to_owned(),
+        reason: error.source().map_or_else(|| error.to_string(), ToString::to_string),
+    })?;
     let library: &'static Library = Box::leak(Box::new(library));
     let missing = |symbol| LibraryError::NoTasks { path: path.to_owned(), symbol };
     // SAFETY: a symbol of this name is written by `export_tasks!` only, with this type.

@@ -120,6 +120,6 @@ mod tests {
         let outer = catch_task_panic(|| catch_task_panic(|| careless_task(0)).unwrap_err().message.clone());
         assert_eq!(outer, Ok("divided by 0".to_owned()));
         let resumed = catch_task_panic(|| panic::resume_unwind(Box::new("again")));
-        assert_eq!(resumed.map(|()| ()).unwrap_err().message, "again");
+        assert_eq!(resumed.unwrap_err().message, "again");
     }
 }

@@ -129,21 +129,55 @@ pub trait ConvertError<E> {
     fn convert(&self, error: E) -> TaskError;
 }
 
-impl<E: Into<Box<dyn Error>>> ConvertError<E> for &ErrorForm<E> {
+impl<E: Into<Box<dyn Error>>> ConvertError<E> for &&ErrorForm<E> {
     fn convert(&self, error: E) -> TaskError {
         let error: Box<dyn Error> = error.into();
         TaskError::returned(&*error)
     }
 }
 
-/// For whatever else can be shown.
+/// For whatever else can be shown as text.
 pub trait ConvertText<E> {
     /// Without causes.
     fn convert(&self, error: E) -> TaskError;
 }
 
-impl<E: fmt::Display> ConvertText<E> for ErrorForm<E> {
+impl<E: fmt::Display> ConvertText<E> for &ErrorForm<E> {
     fn convert(&self, error: E) -> TaskError {
         TaskError::new(ErrorKind::Error, error.to_string())
+    }
+}
+
+/// For the rest: never called, as the bound of its method does not hold; it is there for the message.
+pub trait ConvertUnshown<E> {
+    /// Does not compile.
+    fn convert(&self, error: E) -> TaskError
+    where
+        E: ShownError;
+}
+
+impl<E> ConvertUnshown<E> for ErrorForm<E> {
+    fn convert(&self, error: E) -> TaskError
+    where
+        E: ShownError,
+    {
+        TaskError::new(ErrorKind::Error, error.text())
+    }
+}
+
+/// An error that can be shown.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the error of a task: it cannot be shown",
+    label = "a task's error implements `std::error::Error`, or at least `std::fmt::Display`"
+)]
+pub trait ShownError {
+    /// The error as text.
+    fn text(&self) -> String;
+}
+
+#[diagnostic::do_not_recommend]
+impl<E: fmt::Display> ShownError for E {
+    fn text(&self) -> String {
+        self.to_string()
     }
 }

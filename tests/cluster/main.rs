@@ -1,2 +1,11 @@
-//! The whole stack with real processes and a real `mpirun`: how clusters start, how they end, and what they leave.
-fn main() {}
+//! The whole stack with real processes and a real `mpirun`: how clusters start, how they end, what they leave.
+//!
+//! `stage.rs` starts processes with bounds and looks for what is left; the other files are cases.
+
+mod attach;
+mod commands;
+mod local;
+#[cfg(feature = "mpi")]
+mod mpirun;
+mod srun;
+mod stage;

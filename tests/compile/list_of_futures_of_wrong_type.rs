@@ -1,4 +1,4 @@
-use dcluster::client::future::Future;
+use dcluster::Future;
 
 #[dcluster::task]
 fn total(numbers: Vec<i64>) -> i64 {

@@ -45,7 +45,7 @@ pub fn bytes_per_task(tasks: u32) -> f64 {
     let mut run = Run::new(4);
     for task in 0..tasks {
         run.submit(task, &[]);
-        if task as usize % BATCH == 0 {
+        if (task as usize).is_multiple_of(BATCH) {
             run.drain();
         }
     }

@@ -77,6 +77,10 @@ fn judge_srun(library: Option<&str>, list: &str) -> Check {
     let offers = |name: &str| list.split_whitespace().any(|word| word.starts_with(name));
     let open_mpi = library.is_some_and(|library| library.contains("Open MPI"));
     match library {
+        // Without a daemon to ask it prints an error instead of the list.
+        Some(_) if !offers("none") => {
+            Check::ok("srun", "is here and names no PMI: this host is not part of a Slurm cluster")
+        }
         None => Check::ok("srun", "without MPI any --mpi will do; --mpi=none is quickest"),
         Some(_) if open_mpi && !offers("pmix") => Check::warn(
             "srun",

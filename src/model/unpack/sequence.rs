@@ -5,7 +5,9 @@
 use serde::de::{self, DeserializeSeed, Deserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::{Fault, Raw, Unpacker, loses_precision};
+use super::Fault;
+use super::deserializer::loses_precision;
+use super::reader::{Raw, Unpacker};
 use crate::model::element::ElementKind;
 
 /// The elements of an inline sequence.

@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Debug;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::*;
 use crate::model::buffer::BUFFER_ALIGNMENT_BYTES;
-use crate::model::pack::{pack, pack_flat, pack_within, packed_len};
+use crate::model::pack::{SOME_PREFIX, pack, pack_flat, pack_within, packed_len};
 use crate::model::packed::take_varint;
 use crate::model::value::Data;
 

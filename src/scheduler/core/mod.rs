@@ -14,6 +14,8 @@
 //! and workers say, [`place`] who runs what, [`recover`] what a loss undoes, [`cancel`] cancel and retry,
 //! [`check`] the invariants, [`explain`] what people are told.
 
+#![warn(clippy::disallowed_methods, clippy::disallowed_types, clippy::iter_over_hash_type)]
+
 mod blame;
 mod cancel;
 mod check;

@@ -169,17 +169,17 @@ impl Hub {
             PeerId::Client(client) => {
                 let message = ClientMessage::read(frame.opcode, &frame.body)?;
                 tracing::trace!(%client, opcode = frame.opcode, bytes = frame.body.len(), "from client");
-                self.from_client(client, message)
+                self.book_client(client, message)
             }
             PeerId::Worker(worker) => {
                 let message = WorkerMessage::read(frame.opcode, &frame.body)?;
                 tracing::trace!(%worker, opcode = frame.opcode, bytes = frame.body.len(), "from worker");
-                self.from_worker(worker, message)
+                self.book_worker(worker, message)
             }
         }
     }
 
-    fn from_client(&mut self, client: ClientId, message: ClientMessage<'_>) -> Result<(), Refusal> {
+    fn book_client(&mut self, client: ClientId, message: ClientMessage<'_>) -> Result<(), Refusal> {
         let (core, post) = (&mut self.core, &mut self.post);
         match message {
             ClientMessage::Submit(mut calls) => {
@@ -217,7 +217,7 @@ impl Hub {
         Ok(())
     }
 
-    fn from_worker(&mut self, worker: WorkerId, message: WorkerMessage<'_>) -> Result<(), Refusal> {
+    fn book_worker(&mut self, worker: WorkerId, message: WorkerMessage<'_>) -> Result<(), Refusal> {
         let joined = self.post.workers.get(&worker).is_some_and(|peer| peer.join.is_some());
         if let WorkerMessage::Join(join) = message {
             return if joined { Err(Refusal::JoinedTwice) } else { self.worker_joins(worker, *join) };

@@ -1,10 +1,10 @@
 //! The invariants of the core, for tests and simulations.
-#![allow(clippy::disallowed_methods)] // Nothing here depends on the order of a table.
+#![allow(clippy::disallowed_methods, clippy::iter_over_hash_type)] // Nothing here depends on the order of a table.
 
 use std::collections::BTreeSet;
 
 use super::task::{Lifetime, TaskState, Waiter};
-use super::{Counts, WorkerCore};
+use super::{Counts, RECENT_MAX, WorkerCore};
 
 impl<J> WorkerCore<J> {
     /// Panics if a thread has two tasks, a task misses an input that is here or is not coming, a value is held
@@ -58,8 +58,9 @@ impl<J> WorkerCore<J> {
         for (value, held) in &self.values {
             let users = self.tasks.values().flat_map(|task| &task.inputs).filter(|input| *input == value);
             assert_eq!(users.count(), held.users as usize, "{value} counts its users");
-            assert!(held.users > 0 || held.lifetime == Lifetime::UntilFreed, "{value} is held for nobody");
+            assert!(held.users > 0 || held.lifetime != Lifetime::WhileUsed, "{value} is held for nobody");
         }
+        assert!(self.recent.len() <= RECENT_MAX);
         for value in self.waiters.keys() {
             assert!(self.is_coming(*value), "somebody waits for {value}, which does not come");
         }

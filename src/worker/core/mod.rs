@@ -8,11 +8,12 @@
 //!
 //! No IO, clock, threads or randomness; the same events give the same effects. A shell books every event it
 //! has and then calls [`WorkerCore::start_ready`] once. A task goes from waiting over queued to running and is
-//! gone with its one report; a value is held until it is freed, or until the last task here that needs it has
-//! started. A task may wait for a value that another task here makes (it *follows* it): it starts without a
-//! word from the scheduler. Next: [`effects`], then `task.rs`, `queue.rs`, `fetches.rs`.
+//! gone with its one report. A large value is held until it is freed, a small one for some time, and either at
+//! least until the last task here that needs it has started. A task may wait for a value that another task here
+//! makes (it *follows* it): it starts without a word from the scheduler. Next: [`effects`], then `task.rs`,
+//! `queue.rs`, `fetches.rs`.
 
-#![warn(clippy::disallowed_methods, clippy::disallowed_types)]
+#![warn(clippy::disallowed_methods, clippy::disallowed_types, clippy::iter_over_hash_type)]
 
 mod check;
 pub mod effects;
@@ -35,6 +36,10 @@ pub use fetches::{FETCHES_MAX, FETCHES_PER_PEER_MAX};
 use queue::ReadyQueue;
 use task::{Held, Lifetime, Table, Task, TaskState, Waiter};
 
+/// Small results that are held a while after they were reported. The scheduler may already have assigned a
+/// follower that is still on its way, and would otherwise have to assign it twice.
+const RECENT_MAX: usize = 256;
+
 /// What a worker knows. `J` is what the shell needs to run a task; it is carried here until the task starts.
 #[derive(Debug)]
 pub struct WorkerCore<J> {
@@ -44,6 +49,8 @@ pub struct WorkerCore<J> {
     tasks: Table<Task<J>>,
     ready: ReadyQueue,
     values: Table<Held>,
+    /// Small results, the latest last; some may be gone.
+    recent: VecDeque<TaskId>,
     /// Tasks that wait for a value which is not here. Entries of tasks that are gone stay until the value
     /// comes or is given up.
     waiters: Table<SmallVec<[Waiter; 2]>>,
@@ -78,6 +85,7 @@ impl<J> WorkerCore<J> {
             tasks: Table::default(),
             ready: ReadyQueue::default(),
             values: Table::default(),
+            recent: VecDeque::new(),
             waiters: Table::default(),
             fetches: Fetches::default(),
             arrivals: 0,
@@ -176,7 +184,7 @@ impl<J> WorkerCore<J> {
             return effects.returned(task);
         }
         effects.finished(finished);
-        let lifetime = if finished.inline.is_some() { Lifetime::WhileUsed } else { Lifetime::UntilFreed };
+        let lifetime = if finished.inline.is_some() { Lifetime::Recent } else { Lifetime::UntilFreed };
         self.receive(task, lifetime, effects);
     }
 
@@ -263,7 +271,7 @@ impl<J> WorkerCore<J> {
         if let TaskState::Abandoned { .. } = record.state { Ended::Abandoned } else { Ended::Wanted }
     }
 
-    /// A value is here: it is held if it lasts or anyone waits for it, and who waits gets ready.
+    /// A value is here: who waits for it gets ready.
     fn receive<E: Effects<Job = J>>(&mut self, task: TaskId, lifetime: Lifetime, effects: &mut E) {
         let mut users = 0;
         if !self.waiters.is_empty()
@@ -278,9 +286,25 @@ impl<J> WorkerCore<J> {
             if lifetime == Lifetime::UntilFreed {
                 held.lifetime = lifetime;
             }
-        } else if users > 0 || lifetime == Lifetime::UntilFreed {
-            self.values.insert(task, Held { users, lifetime });
-            effects.keep(task);
+            return;
+        }
+        self.values.insert(task, Held { users, lifetime });
+        effects.keep(task);
+        if lifetime == Lifetime::Recent {
+            self.recent.push_back(task);
+            self.expire(effects);
+        }
+    }
+
+    /// Lets go of the oldest small result when there are too many.
+    fn expire<E: Effects<Job = J>>(&mut self, effects: &mut E) {
+        if self.recent.len() > RECENT_MAX
+            && let Some(oldest) = self.recent.pop_front()
+            && let Some(held) = self.values.get_mut(&oldest)
+            && held.lifetime == Lifetime::Recent
+        {
+            held.lifetime = Lifetime::WhileUsed;
+            self.discard_unused(oldest, effects);
         }
     }
 

@@ -57,6 +57,8 @@ pub(super) struct Held {
 pub(super) enum Lifetime {
     /// Until the scheduler says `free`.
     UntilFreed,
+    /// Until enough small results came after it and the last task that uses it has started.
+    Recent,
     /// Until the last task that uses it has started.
     WhileUsed,
 }

@@ -162,7 +162,7 @@ fn task_starts_on_an_idle_thread_and_the_next_when_it_ends() {
     let mut worker = Worker::new(1);
     assert_eq!(worker.assign(1, &[]), [Start(0, 1)]);
     assert_eq!(worker.assign(2, &[]), []);
-    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1), Start(0, 2)]);
+    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1), Keep(1), Start(0, 2)]);
 }
 
 #[test]
@@ -197,8 +197,7 @@ fn follower_starts_the_moment_its_input_is_made() {
     let mut worker = Worker::new(1);
     worker.assign(1, &[]);
     assert_eq!(worker.assign(2, &[(1, From::Local)]), []);
-    // A small result is held for its follower only.
-    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1), Keep(1), Start(0, 2), Discard(1)]);
+    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1), Keep(1), Start(0, 2)]);
 }
 
 #[test]
@@ -207,7 +206,22 @@ fn follower_gets_ahead_of_roots_that_wait_longer() {
     worker.assign(1, &[]);
     worker.assign(3, &[]);
     worker.assign(2, &[(1, From::Local)]);
-    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1), Keep(1), Start(0, 2), Discard(1)]);
+    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1), Keep(1), Start(0, 2)]);
+}
+
+#[test]
+fn small_result_is_held_for_followers_that_are_on_their_way_and_then_let_go() {
+    let mut worker = Worker::new(1);
+    worker.assign(0, &[]);
+    worker.finish(0, 0, Size::Small);
+    assert_eq!(worker.assign(1, &[(0, From::Local)]), [Start(0, 1)]);
+    for task in 1..RECENT_MAX as u64 {
+        worker.finish(0, task, Size::Small);
+        worker.assign(task + 1, &[]);
+    }
+    let last = RECENT_MAX as u64;
+    assert_eq!(worker.finish(0, last, Size::Small), [Done(last), Keep(last), Discard(0)]);
+    assert_eq!(worker.assign(1000, &[(0, From::Local)]), [Returned(1000)]);
 }
 
 #[test]
@@ -226,7 +240,7 @@ fn freed_value_serves_the_tasks_that_count_on_it() {
     worker.assign(1, &[]);
     worker.assign(2, &[(9, From::Local)]);
     assert_eq!(worker.free(9), []);
-    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1), Start(0, 2), Discard(9)]);
+    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1), Keep(1), Start(0, 2), Discard(9)]);
 }
 
 #[test]
@@ -253,7 +267,7 @@ fn retracted_task_takes_its_followers_along() {
     worker.assign(2, &[]);
     worker.assign(3, &[(2, From::Local)]);
     assert_eq!(worker.retract(2), [Returned(2), Returned(3)]);
-    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1)]);
+    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1), Keep(1)]);
 }
 
 #[test]
@@ -261,7 +275,7 @@ fn running_task_is_not_retracted() {
     let mut worker = Worker::new(1);
     worker.assign(1, &[]);
     assert_eq!(worker.retract(1), []);
-    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1)]);
+    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1), Keep(1)]);
     assert_eq!(worker.retract(1), []);
 }
 
@@ -271,7 +285,7 @@ fn abandoned_queued_task_never_starts() {
     worker.assign(1, &[]);
     worker.assign(2, &[]);
     assert_eq!(worker.abandon(2), [Returned(2)]);
-    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1)]);
+    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1), Keep(1)]);
 }
 
 #[test]
@@ -292,8 +306,8 @@ fn retracted_task_can_be_assigned_again_and_starts_once() {
     worker.assign(2, &[]);
     worker.retract(2);
     worker.assign(2, &[]);
-    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1), Start(0, 2)]);
-    assert_eq!(worker.finish(0, 2, Size::Small), [Done(2)]);
+    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1), Keep(1), Start(0, 2)]);
+    assert_eq!(worker.finish(0, 2, Size::Small), [Done(2), Keep(2)]);
 }
 
 #[test]
@@ -305,7 +319,7 @@ fn stale_queue_entries_are_swept() {
         worker.retract(2);
     }
     worker.assign(3, &[]);
-    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1), Start(0, 3)]);
+    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1), Keep(1), Start(0, 3)]);
 }
 
 #[test]

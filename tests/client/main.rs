@@ -1,0 +1,360 @@
+//! The client over real TLS, against a scheduler that runs each call as it comes.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod fake;
+
+use std::collections::BTreeMap;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use dcluster::client::{Force, Hash, OnError, ReturnWhen, ScatterOptions, Status, blocking};
+use dcluster::model::WorkerId;
+use dcluster::{Client, Error};
+use fake::{Fake, Said};
+use futures_util::StreamExt;
+
+/// Generous: reaching it means something hangs.
+const HANG: Duration = Duration::from_secs(60);
+/// Enough for a wait that is to run out.
+const SOON: Duration = Duration::from_millis(30);
+
+#[dcluster::task]
+pub(crate) fn inc(x: i64) -> i64 {
+    x + 1
+}
+
+#[dcluster::task]
+pub(crate) fn add(x: i64, y: i64) -> i64 {
+    x + y
+}
+
+#[dcluster::task]
+pub(crate) fn sum(numbers: Vec<i64>) -> i64 {
+    numbers.iter().sum()
+}
+
+#[dcluster::task]
+pub(crate) fn fail(message: String) -> Result<i64, String> {
+    Err(message)
+}
+
+/// Its outcome is not told before the test says so.
+#[dcluster::task(impure)]
+pub(crate) fn held(x: i64) -> i64 {
+    x
+}
+
+/// Its result is said to be on a worker that cannot be reached, once.
+#[dcluster::task]
+pub(crate) fn far(x: i64) -> i64 {
+    x
+}
+
+fn connect() -> (Fake, blocking::Client) {
+    let fake = Fake::start();
+    let client = blocking::Client::connect_with(fake.file.clone()).unwrap();
+    (fake, client)
+}
+
+#[test]
+fn futures_are_arguments_and_results_come_back() {
+    let (_fake, client) = connect();
+    let a = client.submit(inc::call(10));
+    let b = client.submit(inc::call(20));
+    let c = client.submit(add::call(&a, &b));
+    assert_eq!(c.result().unwrap(), 32);
+    assert_eq!(c.result_timeout(HANG).unwrap(), 32);
+    assert_eq!(*c.result_shared().unwrap(), 32);
+    assert_eq!(c.status(), Status::Finished);
+    assert!(c.exception().is_none() && c.traceback().is_none());
+    let key = c.key();
+    assert!(key.starts_with("add-") && key.len() == "add-".len() + 32, "{key}");
+    assert_eq!(format!("{c:?}"), format!("<Future: finished, type: i64, key: {}…>", &key[..8]));
+    let list = client.submit(sum::call([&a, &b, &c]));
+    assert_eq!(list.result().unwrap(), 11 + 21 + 32);
+}
+
+#[test]
+fn the_async_client_awaits_futures() {
+    let fake = Fake::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let client = Client::connect_with(fake.file.clone()).await.unwrap();
+        let a = client.submit(inc::call(1));
+        assert_eq!((&a).await.unwrap(), 2);
+        assert_eq!(client.submit(add::call(a, 5)).await.unwrap(), 7);
+        let mut seen = Vec::new();
+        let mut completed = client.as_completed(client.map(inc::call, 0..5)).with_results();
+        while let Some((_, result)) = completed.next().await {
+            seen.push(result.unwrap());
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, [1, 2, 3, 4, 5]);
+        client.close().await;
+    });
+}
+
+#[test]
+fn map_zips_inputs_until_the_shortest_ends_and_gather_keeps_the_order() {
+    let (_fake, client) = connect();
+    let single = client.map(inc::call, 0..1000);
+    assert_eq!(client.gather(&single).unwrap(), (1..=1000).collect::<Vec<i64>>());
+    let zipped = client.map(add::call, (&single, vec![1, 2, 3]));
+    assert_eq!(client.gather(zipped).unwrap(), [2, 4, 6]);
+}
+
+#[test]
+fn gather_gives_the_same_container_back() {
+    let (_fake, client) = connect();
+    let one = client.submit(inc::call(0));
+    let text = BTreeMap::from([("a", one.clone()), ("b", client.submit(inc::call(1)))]);
+    assert_eq!(client.gather(&text).unwrap(), BTreeMap::from([("a", 1), ("b", 2)]));
+    assert_eq!(client.gather((one.clone(), Some(one.clone()), [&one, &one])).unwrap(), (1, Some(1), [1, 1]));
+    assert_eq!(client.gather(Vec::<blocking::Future<i64>>::new()).unwrap(), Vec::<i64>::new());
+}
+
+#[test]
+fn gather_raises_the_first_error_or_skips_what_failed() {
+    let (_fake, client) = connect();
+    let futures =
+        vec![client.submit(inc::call(1)), client.submit(fail::call("no wind")), client.submit(inc::call(2))];
+    let error = client.gather(&futures).unwrap_err();
+    assert!(matches!(&error, Error::Task(_)) && error.to_string().contains("no wind"), "{error}");
+    assert_eq!(client.gather_with(OnError::Skip, &futures).unwrap(), [2, 3]);
+    assert_eq!(futures[1].status(), Status::Error);
+    assert!(futures[1].traceback().unwrap().contains("no wind"));
+}
+
+#[test]
+fn dropping_the_last_handle_gives_the_reference_back() {
+    let (fake, client) = connect();
+    let future = client.submit(inc::call(1));
+    let other = future.clone();
+    future.release();
+    assert_eq!(other.result().unwrap(), 2);
+    assert!(!fake.said().iter().any(|said| matches!(said, Said::Release(_))));
+    drop(other);
+    fake.wait_for(|said| matches!(said, Said::Release(0)));
+    drop(client.map(inc::call, 0..500));
+    fake.wait_for(|said| matches!(said, Said::Release(500)));
+}
+
+#[test]
+fn a_failed_call_runs_again_when_retried() {
+    let (fake, client) = connect();
+    let future = client.submit(fail::call("once"));
+    assert!(future.exception().is_some());
+    future.retry();
+    assert!(future.exception().is_some());
+    fake.wait_for(|said| matches!(said, Said::Retry(0)));
+}
+
+#[test]
+fn a_cancelled_future_is_done_at_once_and_says_why() {
+    let (fake, client) = connect();
+    let future = client.submit(held::call(1));
+    assert_eq!(future.status(), Status::Pending);
+    client.cancel([&future], Force::Yes, "changed my mind");
+    assert!(future.done() && future.cancelled());
+    let error = future.result().unwrap_err().to_string();
+    assert!(error.contains("changed my mind") && error.contains("held-"), "{error}");
+    fake.wait_for(|said| matches!(said, Said::Cancel { force: true, .. }));
+}
+
+#[test]
+fn a_wait_that_runs_out_says_how_many_are_left() {
+    let (fake, client) = connect();
+    let futures =
+        vec![client.submit(inc::call(1)), client.submit(held::call(1)), client.submit(held::call(2))];
+    let first = client.wait(&futures, ReturnWhen::FirstCompleted, Some(HANG)).unwrap();
+    assert_eq!((first.done.len(), first.not_done.len()), (1, 2));
+    let error = client.wait(&futures, ReturnWhen::AllCompleted, Some(SOON)).unwrap_err();
+    assert!(error.to_string().starts_with("2 of 3 futures"), "{error}");
+    assert!(matches!(futures[1].result_timeout(SOON), Err(Error::Timeout { left: 1, total: 1, .. })));
+    fake.finish();
+    let all = client.wait(&futures, ReturnWhen::AllCompleted, Some(HANG)).unwrap();
+    assert_eq!((all.done.len(), all.not_done.len()), (3, 0));
+}
+
+#[test]
+fn a_wait_for_the_first_exception_ends_with_it() {
+    let (_fake, client) = connect();
+    let futures = [client.submit(held::call(1)), client.submit(fail::call("boom"))];
+    let done = client.wait(&futures, ReturnWhen::FirstException, Some(HANG)).unwrap();
+    assert_eq!((done.done.len(), done.not_done.len()), (1, 1));
+}
+
+#[test]
+fn as_completed_takes_more_while_it_yields() {
+    let (_fake, client) = connect();
+    let mut completed = client.as_completed(client.map(inc::call, 0..3));
+    let (mut sum, mut added) = (0, 0);
+    while let Some(future) = completed.next() {
+        sum += future.result().unwrap();
+        if added < 4 {
+            added += 1;
+            completed.add(client.submit(inc::call(100)));
+        }
+    }
+    assert_eq!(sum, 1 + 2 + 3 + 4 * 101);
+    assert!(completed.is_empty() && completed.left() == 0 && !completed.has_ready());
+}
+
+#[test]
+fn as_completed_yields_failed_and_cancelled_futures_and_what_was_added_twice() {
+    let (_fake, client) = connect();
+    let cancelled = client.submit(held::call(1));
+    cancelled.cancel();
+    let failed = client.submit(fail::call("boom"));
+    let completed = client.as_completed([cancelled, failed.clone(), failed]);
+    let mut states: Vec<_> = completed.map(|future| future.status().to_string()).collect();
+    states.sort();
+    assert_eq!(states, ["cancelled", "error", "error"]);
+}
+
+#[test]
+fn as_completed_ends_with_an_error_at_its_deadline() {
+    let (_fake, client) = connect();
+    let futures = [client.submit(held::call(1)), client.submit(inc::call(1))];
+    let mut timed = client.as_completed(futures).timeout(Duration::from_millis(300));
+    assert_eq!(timed.next().unwrap().unwrap().result().unwrap(), 2);
+    assert!(matches!(timed.next(), Some(Err(Error::Timeout { left: 1, total: 2, .. }))));
+    assert!(timed.next().is_none());
+}
+
+#[test]
+fn batches_yield_all_that_is_done() {
+    let (_fake, client) = connect();
+    let futures = client.map(inc::call, 0..100);
+    client.wait(&futures, ReturnWhen::AllCompleted, Some(HANG)).unwrap();
+    let mut completed = client.as_completed(futures);
+    assert!(completed.has_ready());
+    assert_eq!(completed.next_batch().unwrap().len(), 100);
+    assert!(completed.next_batch().is_none());
+}
+
+#[test]
+fn callbacks_are_called_once_before_and_after_the_end() {
+    let (fake, client) = connect();
+    let (sender, receiver) = mpsc::channel();
+    let future = client.submit(held::call(7));
+    for _ in 0..2 {
+        let sender = sender.clone();
+        future.add_done_callback(move |future| sender.send(future.result().unwrap()).unwrap());
+    }
+    assert!(receiver.recv_timeout(SOON).is_err());
+    fake.finish();
+    assert_eq!([receiver.recv_timeout(HANG), receiver.recv_timeout(HANG)], [Ok(7), Ok(7)]);
+    future.add_done_callback(move |future| sender.send(future.result().unwrap()).unwrap());
+    assert_eq!(receiver.recv_timeout(HANG), Ok(7));
+    assert!(receiver.recv_timeout(HANG).is_err(), "nobody can call any more");
+}
+
+#[test]
+fn a_worker_that_does_not_answer_is_reported_and_the_result_comes_from_elsewhere() {
+    let (fake, client) = connect();
+    assert_eq!(client.submit(far::call(5)).result().unwrap(), 5);
+    fake.wait_for(|said| matches!(said, Said::Unreachable(_, WorkerId(7))));
+}
+
+#[test]
+fn scattered_values_that_the_cluster_has_do_not_travel() {
+    let (fake, client) = connect();
+    let one = client.scatter(5i64).unwrap();
+    let same = client.scatter_all([5i64, 6]).unwrap();
+    assert_eq!(one.key(), same[0].key());
+    assert_ne!(one.key(), same[1].key());
+    let options = ScatterOptions { hash: Hash::No, ..ScatterOptions::default() };
+    assert_ne!(client.scatter_with(5i64, &options).unwrap().key(), one.key());
+    assert_eq!(one.status(), Status::Finished);
+    fake.wait_for(|said| matches!(said, Said::Scatter(2)));
+}
+
+#[test]
+fn questions_are_answered_or_refused() {
+    let (_fake, client) = connect();
+    assert_eq!(client.status().unwrap(), "{}");
+    let future = client.submit(inc::call(1));
+    assert_eq!(client.who_has([&future]).unwrap(), [[WorkerId(0)]]);
+    client.wait_for_workers(1, Some(HANG)).unwrap();
+    let error = client.wait_for_workers(9, Some(SOON)).unwrap_err().to_string();
+    assert!(error.starts_with("1 of 9 workers"), "{error}");
+}
+
+#[test]
+fn a_broken_connection_loses_what_is_pending_and_keeps_what_is_here() {
+    let (fake, client) = connect();
+    let (here, pending) = (client.submit(inc::call(1)), client.submit(held::call(1)));
+    assert_eq!(here.result().unwrap(), 2);
+    let address = client.address().to_owned();
+    fake.hang_up();
+    let error = pending.result().unwrap_err();
+    assert!(matches!(error, Error::Lost { .. }) && error.to_string().contains(&address), "{error}");
+    assert_eq!(pending.status(), Status::Lost);
+    assert_eq!(here.result().unwrap(), 2);
+    assert!(matches!(client.submit(inc::call(1)).result(), Err(Error::Lost { .. })));
+}
+
+#[test]
+fn a_cluster_that_takes_leave_says_why() {
+    let (fake, client) = connect();
+    let pending = client.submit(held::call(1));
+    assert_eq!(pending.status(), Status::Pending);
+    fake.take_leave("the walltime is over");
+    let error = pending.result().unwrap_err();
+    assert!(matches!(error, Error::Ended { .. }) && error.to_string().contains("walltime"), "{error}");
+}
+
+#[test]
+fn nonsense_from_the_scheduler_ends_the_client_and_names_it() {
+    let (fake, client) = connect();
+    let pending = client.submit(held::call(1));
+    assert_eq!(pending.status(), Status::Pending);
+    fake.talk_nonsense();
+    let error = pending.result().unwrap_err().to_string();
+    assert!(error.contains("makes no sense"), "{error}");
+}
+
+#[test]
+fn every_call_on_a_closed_client_is_a_clear_error() {
+    let (fake, client) = connect();
+    let (here, pending) = (client.submit(inc::call(1)), client.submit(held::call(1)));
+    assert_eq!(here.result().unwrap(), 2);
+    client.close();
+    fake.wait_for(|said| matches!(said, Said::Close));
+    assert_eq!(here.result().unwrap(), 2);
+    assert!(matches!(pending.result(), Err(Error::Closed { .. })));
+    assert!(matches!(client.submit(inc::call(1)).result(), Err(Error::Closed { .. })));
+    assert!(matches!(client.scatter(1i64), Err(Error::Closed { .. })));
+    assert!(matches!(client.status(), Err(Error::Closed { .. })));
+    assert!(matches!(client.wait_for_workers(2, None), Err(Error::Closed { .. })));
+    client.close();
+}
+
+#[test]
+fn the_client_is_closed_with_the_last_handle_and_the_last_future() {
+    let (fake, client) = connect();
+    let future = client.submit(inc::call(1));
+    drop(client);
+    assert_eq!(future.result().unwrap(), 2);
+    drop(future);
+    fake.wait_for(|said| matches!(said, Said::Close));
+}
+
+#[test]
+fn a_future_of_another_client_is_refused_by_name() {
+    let ((_fake, client), (_other_fake, other)) = (connect(), connect());
+    let foreign = other.submit(inc::call(1));
+    let error = client.submit(inc::call(&foreign)).result().unwrap_err();
+    assert!(matches!(&error, Error::Foreign { key } if *key == foreign.key()), "{error}");
+    assert!(matches!(client.gather(&foreign), Err(Error::Foreign { .. })));
+    let dependent = client.submit(inc::call(client.submit(inc::call(&foreign))));
+    assert!(matches!(dependent.result(), Err(Error::Foreign { .. })));
+    assert_eq!(client.submit(inc::call(1)).result().unwrap(), 2);
+}
+
+#[test]
+fn a_file_of_a_cluster_that_has_ended_says_so() {
+    let error = blocking::Client::connect("/nonexistent/cluster.json").unwrap_err().to_string();
+    assert!(error.contains("/nonexistent/cluster.json"), "{error}");
+}
