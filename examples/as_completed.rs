@@ -30,7 +30,7 @@ async fn main(client: Client) -> dcluster::Result<()> {
             let total = first.result().await?;
             println!("{additions} additions, total {total}");
             assert_eq!(additions, 39);
-            assert_eq!(total, stations.map(|station| station * station).sum());
+            assert_eq!(total, stations.map(|station| station * station).sum::<u64>());
             return Ok(());
         };
         completed.add(client.submit(add::call(first, second)));

@@ -15,7 +15,8 @@ const PART_BYTES: u64 = 1 << 20;
 /// Sums field `column` of the lines that begin in `[start, end)`, but for the header.
 #[dcluster::task]
 fn sum_part(path: PathBuf, column: usize, start: u64, end: u64) -> anyhow::Result<f64> {
-    let mut file = BufReader::new(File::open(&path).with_context(|| format!("cannot open {}", path.display()))?);
+    let mut file =
+        BufReader::new(File::open(&path).with_context(|| format!("cannot open {}", path.display()))?);
     // The rest of a line that began before; from one byte earlier, so that a line which begins at `start` stays.
     file.seek(SeekFrom::Start(start.saturating_sub(1)))?;
     let mut position = start.saturating_sub(1) + file.skip_until(b'\n')? as u64;
@@ -54,7 +55,8 @@ async fn main(client: Client) -> anyhow::Result<()> {
 
     let mut text = String::new();
     File::open(&path)?.read_to_string(&mut text)?;
-    let fields = text.lines().skip(1).filter_map(|line| line.split(',').nth(column)?.trim().parse::<f64>().ok());
+    let fields =
+        text.lines().skip(1).filter_map(|line| line.split(',').nth(column)?.trim().parse::<f64>().ok());
     let expected: f64 = fields.sum();
     anyhow::ensure!((sum - expected).abs() <= 1e-9 * expected.abs(), "one after the other it is {expected}");
     Ok(())

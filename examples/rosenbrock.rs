@@ -21,7 +21,9 @@ fn rosenbrock(point: Point) -> (Point, f64) {
 /// Steps that fill the square from -1 to 1 evenly: the multiples, modulo 1, of two numbers without a common measure.
 fn steps() -> impl Iterator<Item = Point> {
     let in_square = |multiple: f64| 2.0 * multiple.fract() - 1.0;
-    (1..).map(f64::from).map(move |n| (in_square(n * 0.754_877_666_246_693), in_square(n * 0.569_840_290_998_053)))
+    (1..)
+        .map(f64::from)
+        .map(move |n| (in_square(n * 0.754_877_666_246_693), in_square(n * 0.569_840_290_998_053)))
 }
 
 #[dcluster::main]

@@ -33,6 +33,6 @@ async fn main(client: Client) -> dcluster::Result<()> {
 
     let total = level[0].result().await?;
     println!("sum of {LEAVES} squares over {depth} levels = {total}");
-    assert_eq!(total, (0..LEAVES).map(|x| x * x).sum());
+    assert_eq!(total, (0..LEAVES).map(square).sum::<u64>());
     Ok(())
 }
