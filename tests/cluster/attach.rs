@@ -14,13 +14,31 @@ fn a_second_terminal_attaches_with_the_printed_file_and_stops_the_cluster() {
     });
     let file = printed["connection_file"].as_str().expect("a path").to_owned();
     stage.workers(1);
-    let attached = stage.run(stage.command(example("exits")).args(["--connect", &file, "code", "4"]));
-    attached.assert_code(4);
-    assert_eq!(attached.output, "answer 42\n".replace("answer 42\n", &attached.output));
+    let status = stage.run(stage.command(dcluster()).args(["--connect", &file, "status"]));
+    status.assert_code(0);
+    assert!(status.output.contains("workers    1"), "{}", status.output);
     stage
         .run(stage.command(dcluster()).args(["--connection-file", &file, "stop", "--code", "6"]))
         .assert_code(0);
     cluster.end_within(ENDING_MAX).assert_code(6);
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn a_program_attaches_to_a_cluster_that_knows_its_tasks() {
+    let stage = Stage::new();
+    let words = ["local", "-n", "1", "--"];
+    let cluster = stage.start(stage.command(dcluster()).args(words).arg(example("exits")).arg("hang"));
+    let file = stage.connection_file();
+    wait_for("the announcement", || cluster.errors().contains(file.to_str()?).then_some(()));
+    let mut by_argument = stage.command(example("exits"));
+    let end = stage.run(by_argument.arg("--connect").arg(&file).args(["code", "4"]));
+    end.assert_code(4);
+    assert_eq!(end.output, "answer 42\n");
+    let mut by_environment = stage.command(example("exits"));
+    stage.run(by_environment.arg("ok").env("DCLUSTER_CONNECTION_FILE", &file)).assert_code(0);
+    stage.run(stage.command(dcluster()).arg("stop")).assert_code(0);
+    cluster.end_within(ENDING_MAX).assert_code(0);
     stage.assert_nothing_left();
 }
 

@@ -138,19 +138,18 @@ fn judge_open_files(limit: Option<(u64, u64)>) -> Check {
     const NAME: &str = "open files";
     let Some((soft, hard)) = limit else { return Check::ok(NAME, "the limit is not known") };
     let found = format!("{} per process", figure(soft));
-    match soft {
-        ..OPEN_FILES_MIN => Check::fail(NAME, found, "raise the limit: ulimit -n 4096"),
-        ..OPEN_FILES_GOOD => Check::warn(
+    if soft < OPEN_FILES_MIN {
+        return Check::fail(NAME, found, "raise the limit: ulimit -n 4096");
+    }
+    if soft < OPEN_FILES_GOOD {
+        let (workers, better) = (soft / 4, figure(hard.min(65_536)));
+        return Check::warn(
             NAME,
             found,
-            format!(
-                "enough for about {} workers; raise it: ulimit -n {}",
-                soft / 4,
-                figure(hard.min(65_536))
-            ),
-        ),
-        _ => Check::ok(NAME, found),
+            format!("enough for about {workers} workers; raise it: ulimit -n {better}"),
+        );
     }
+    Check::ok(NAME, found)
 }
 
 fn judge_locked(limit: Option<(u64, u64)>, has_infiniband: bool) -> Check {
