@@ -16,7 +16,7 @@ use crate::launch::process::{self, Marker};
 use crate::launch::ranks::{self, Announcement, DriverSpec, Setup};
 use crate::launch::role::{self, Environment, Launch};
 use crate::launch::way::Met;
-use crate::launch::{Exit, LaunchError, with_causes};
+use crate::launch::{Exit, FINALIZE_MAX, LaunchError, with_causes};
 use crate::topology::{self, HostPlacement, RankPlacement};
 
 const LEVEL: &str = "info";
@@ -141,7 +141,7 @@ fn topo_of_ranks(launch: &Launch, env: &Environment) -> Result<Option<Vec<HostPl
     let agreement = meet::agree(meeting, (rank == 0).then(Vec::new))?;
     let placement = RankPlacement { rank, role: meet::role_of(rank, size), binding: agreement.binding };
     let hosts = gather_hosts(meeting, placement, agreement.machine)?;
-    met.adjourn().finalize(Exit::Success.code());
+    met.adjourn().finalize(FINALIZE_MAX, Exit::Success.code());
     Ok((rank == 0).then_some(hosts))
 }
 

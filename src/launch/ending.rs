@@ -9,6 +9,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::ENDING_MAX;
 use super::exit::Exit;
 
 /// How long a driver may take to end after it was asked to.
@@ -17,6 +18,9 @@ pub const DRIVER_GRACE: Duration = Duration::from_secs(3);
 const DRIVER_KILLED: Duration = Duration::from_secs(1);
 /// How long the scheduler may take to see all workers and clients off.
 pub const CLUSTER_GRACE: Duration = Duration::from_secs(4);
+
+/// The least time for `MPI_Finalize`.
+const FINALIZE_MIN: Duration = Duration::from_secs(1);
 
 const SIGINT: i32 = 2;
 
@@ -71,7 +75,10 @@ pub enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
     /// With `MPI_Finalize`.
-    InOrder,
+    InOrder {
+        /// How long that may take.
+        within: Duration,
+    },
     /// Without waiting for anyone.
     AtOnce,
 }
@@ -101,12 +108,13 @@ pub struct Ending {
     driver: DriverState,
     cluster_over: bool,
     verdict: Option<(i32, String)>,
+    began: Option<Instant>,
 }
 
 impl Ending {
     /// A cluster that runs, with or without a driver.
     pub fn new(driver: DriverState) -> Self {
-        Self { phase: Phase::Running, driver, cluster_over: false, verdict: None }
+        Self { phase: Phase::Running, driver, cluster_over: false, verdict: None, began: None }
     }
 
     /// When [`Ending::passed`] is due, if at all.
@@ -126,18 +134,18 @@ impl Ending {
             Notice::Forward(_) => Vec::new(),
             Notice::Signal(SIGINT) if self.phase != Phase::Running => self.leave(Manner::AtOnce),
             Notice::Signal(number) => {
-                self.decide(Exit::Signal(number).code(), format!("ended by signal {number}"));
+                self.decide(now, Exit::Signal(number).code(), format!("ended by signal {number}"));
                 self.begin(now)
             }
             // In an ending the workers go one by one, and that is no loss.
             Notice::WorkersLost if self.phase != Phase::Running => Vec::new(),
             Notice::WorkersLost => {
-                self.decide(Exit::WorkersLost.code(), "all workers have died".to_owned());
+                self.decide(now, Exit::WorkersLost.code(), "all workers have died".to_owned());
                 self.begin(now)
             }
             Notice::DriverEnded(code) => {
                 self.driver = DriverState::Absent;
-                self.decide(code, format!("the driver ended with code {code}"));
+                self.decide(now, code, format!("the driver ended with code {code}"));
                 if matches!(self.phase, Phase::StoppingCluster(_) | Phase::Over) {
                     return Vec::new();
                 }
@@ -145,10 +153,10 @@ impl Ending {
             }
             Notice::ClusterEnded { code, reason } => {
                 self.cluster_over = true;
-                self.decide(code, reason);
+                self.decide(now, code, reason);
                 match self.phase {
                     Phase::Running => self.begin(now),
-                    Phase::StoppingCluster(_) => self.leave(Manner::InOrder),
+                    Phase::StoppingCluster(_) => self.leave(self.in_order(now)),
                     Phase::EndingDriver(_) | Phase::KillingDriver(_) | Phase::Over => Vec::new(),
                 }
             }
@@ -186,7 +194,7 @@ impl Ending {
 
     fn stop_cluster(&mut self, now: Instant) -> Vec<Step> {
         if self.cluster_over {
-            return self.leave(Manner::InOrder);
+            return self.leave(self.in_order(now));
         }
         self.phase = Phase::StoppingCluster(now + CLUSTER_GRACE);
         let (code, reason) = self.verdict();
@@ -207,8 +215,15 @@ impl Ending {
         steps
     }
 
+    /// There is always a moment for it, and no more than the bound on the whole.
+    fn in_order(&self, now: Instant) -> Manner {
+        let spent = self.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+        Manner::InOrder { within: ENDING_MAX.saturating_sub(spent).max(FINALIZE_MIN) }
+    }
+
     /// The first cause counts.
-    fn decide(&mut self, code: i32, reason: String) {
+    fn decide(&mut self, now: Instant, code: i32, reason: String) {
+        self.began.get_or_insert(now);
         self.verdict.get_or_insert((code, reason));
     }
 
@@ -223,7 +238,7 @@ mod tests {
     use super::*;
 
     fn leave(code: i32) -> Step {
-        Step::Leave { code, manner: Manner::InOrder }
+        Step::Leave { code, manner: Manner::InOrder { within: ENDING_MAX } }
     }
 
     fn ended(code: i32) -> Notice {
@@ -300,7 +315,7 @@ mod tests {
             at = deadline;
             ending.passed(at);
         }
-        assert!(at - now + super::super::FINALIZE_MAX < Duration::from_secs(10), "{:?}", at - now);
+        assert!(at - now < ENDING_MAX, "{:?}", at - now);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::ending::Manner;
 use super::exit::Exit;
 use super::signals::{self, Heard};
-use super::{LaunchError, with_causes};
+use super::{FINALIZE_MAX, LaunchError, with_causes};
 use crate::registry::Registry;
 use crate::security::ConnectionFile;
 use crate::topology::Binding;
@@ -22,7 +22,7 @@ use crate::wire::worker::Shutdown;
 use crate::worker::{self, WorkerConfig, WorkerError};
 
 /// How long the scheduler may take to be reached.
-pub const CONNECT_MAX: Duration = Duration::from_secs(30);
+pub const CONNECT_MAX: Duration = Duration::from_secs(8);
 /// How long a worker that got a signal waits for the scheduler to end it in order.
 const SIGNAL_GRACE: Duration = Duration::from_secs(2);
 /// How long it may then take to end by itself.
@@ -129,7 +129,11 @@ pub fn follow(
             Some((_, until)) => receiver.recv_timeout(until.saturating_duration_since(Instant::now())),
         };
         match (notice, signal) {
-            (Ok(WorkerNotice::Ended(end)), _) => return Ok(verdict(end)),
+            (Ok(WorkerNotice::Ended(end)), _) => {
+                let (code, manner) = verdict(end);
+                // Who leaves alone finds nobody in MPI_Finalize.
+                return Ok((code, if stopping { Manner::AtOnce } else { manner }));
+            }
             (Ok(WorkerNotice::Signal(Heard::End(libc::SIGINT))), Some((number, _))) => {
                 return Ok((Exit::Signal(number).code(), Manner::AtOnce));
             }
@@ -154,7 +158,7 @@ pub fn follow(
 /// How a worker's end is seen from outside.
 fn verdict(end: Result<Shutdown, WorkerError>) -> (i32, Manner) {
     match end {
-        Ok(shutdown) => (shutdown.code, Manner::InOrder),
+        Ok(shutdown) => (shutdown.code, Manner::InOrder { within: FINALIZE_MAX }),
         Err(error) => {
             tracing::error!("{}", with_causes(&error));
             let exit = match error {

@@ -74,6 +74,8 @@ impl Lead {
                             close();
                         }
                         guard.dismiss();
+                        // After a death MPI_Finalize may never return.
+                        let manner = if scheduler.has_lost_workers() { Manner::AtOnce } else { manner };
                         return (code, manner);
                     }
                 }

@@ -43,8 +43,10 @@ pub use exit::Exit;
 pub use local::{LocalCluster, LocalOptions, WorkerKind};
 pub use outcome::Outcome;
 
-/// How long `MPI_Finalize` may take at the end of a run.
-pub const FINALIZE_MAX: Duration = Duration::from_secs(1);
+/// How long an ending may take in all, from its cause to the last rank.
+pub const ENDING_MAX: Duration = Duration::from_secs(9);
+/// How long `MPI_Finalize` may take on a rank that has only heard of the end.
+pub const FINALIZE_MAX: Duration = Duration::from_secs(5);
 
 /// Why the ranks of a launch did not become a cluster.
 #[derive(Debug, thiserror::Error)]

@@ -91,7 +91,7 @@ pub fn lead(
     let file = scheduler.publish(setup.connection_file.as_deref())?;
     let guard = Arc::new(Guard::start(file.path())?);
     let ended = sender.clone();
-    let scheduler = scheduler.start(move |notice| drop(ended.send(notice)))?;
+    let scheduler = scheduler.start(size.max(2) - 1, move |notice| drop(ended.send(notice)))?;
     let mut crew = Crew::default();
     if size == 1 {
         crew = Crew::hire(&driver, &agreement, env, setup, (&connection, file.path()), &sender)?;
@@ -285,8 +285,8 @@ pub(super) fn bind(binding: &Binding, voice: Voice) {
 fn finish(over: Over, code: i32, manner: Manner) -> i32 {
     leftovers::remove_all();
     match manner {
-        Manner::InOrder => {
-            over.finalize(code);
+        Manner::InOrder { within } => {
+            over.finalize(within, code);
             code
         }
         Manner::AtOnce => exit::at_once(code),

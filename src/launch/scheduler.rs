@@ -4,6 +4,8 @@
 //! the runtime then moves to the scheduler's thread.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use tokio::runtime::{Builder, Runtime};
@@ -29,6 +31,7 @@ pub struct BoundScheduler {
 #[derive(Debug, Clone)]
 pub struct RunningScheduler {
     stop: StopHandle,
+    workers_lost: Arc<AtomicU32>,
 }
 
 impl BoundScheduler {
@@ -69,20 +72,23 @@ impl BoundScheduler {
 
     /// Starts to answer; `notify` hears of its end.
     ///
+    /// `workers_expected` are on their way: an early end waits for them, so that each hears of it.
+    ///
     /// # Errors
     /// If the thread cannot be started.
     pub fn start(
         self,
+        workers_expected: u32,
         notify: impl FnOnce(Notice) + Send + 'static,
     ) -> Result<RunningScheduler, LaunchError> {
-        let config = SchedulerConfig::default();
-        let stop = config.stop.clone();
+        let config = SchedulerConfig { workers_expected, ..SchedulerConfig::default() };
+        let (stop, workers_lost) = (config.stop.clone(), Arc::clone(&config.workers_lost));
         let run = move || {
             let shutdown = self.runtime.block_on(serve(self.listener, config));
             notify(Notice::ClusterEnded { code: shutdown.code, reason: shutdown.reason });
         };
         thread::Builder::new().name("scheduler".to_owned()).spawn(run)?;
-        Ok(RunningScheduler { stop })
+        Ok(RunningScheduler { stop, workers_lost })
     }
 }
 
@@ -90,6 +96,11 @@ impl RunningScheduler {
     /// Ends the cluster, all ranks with this code.
     pub fn stop(&self, code: i32, reason: String) {
         self.stop.stop(Shutdown { reason, code });
+    }
+
+    /// Whether a worker left before the end.
+    pub fn has_lost_workers(&self) -> bool {
+        self.workers_lost.load(Ordering::Relaxed) > 0
     }
 }
 

@@ -152,13 +152,13 @@ pub struct Over {
 
 impl Over {
     /// Ends MPI, if it was started: collective, and bounded.
-    pub fn finalize(self, code: i32) {
+    pub fn finalize(self, within: Duration, code: i32) {
         #[cfg(feature = "mpi")]
         if let Some(world) = self.world {
-            world.finalize(super::FINALIZE_MAX, code);
+            world.finalize(within, code);
         }
         #[cfg(not(feature = "mpi"))]
-        let _ = code;
+        let _ = (within, code);
     }
 }
 

@@ -87,6 +87,15 @@ fn the_workers_of_a_driver_that_links_dcluster_have_its_tasks() {
 }
 
 #[test]
+fn a_driver_that_is_quicker_than_the_workers_still_ends_in_order() {
+    for _ in 0..3 {
+        let stage = Stage::new();
+        stage.run(&mut run(&stage, 12, "true")).assert_code(0);
+        stage.assert_nothing_left();
+    }
+}
+
+#[test]
 fn a_killed_driver_ends_all_ranks() {
     let stage = Stage::new();
     stage.run(&mut run(&stage, 3, "kill -KILL $$")).assert_code(137);

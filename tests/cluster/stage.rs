@@ -92,6 +92,7 @@ impl Stage {
         command
     }
 
+    #[cfg(feature = "mpi")]
     /// `mpirun -n RANKS` with what a test machine needs; the program and its arguments follow.
     pub(crate) fn mpirun(&self, ranks: u32) -> Command {
         let mut command = self.command("mpirun");

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use thiserror::Error;
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
-use super::StopHandle;
+use super::{SchedulerConfig, StopHandle};
 use crate::model::{ClientId, FutureId, TaskId, Tick, WorkerId};
 use crate::scheduler::core::recover::Departure;
-use crate::scheduler::core::{Effects, SchedulerCore, Tuning, Violation};
+use crate::scheduler::core::{Effects, SchedulerCore, Violation};
 use crate::transport::tcp::Remote;
 use crate::wire::client::{ClientMessage, Closing, Outcome, Placed, ToClientOutbox};
 use crate::wire::frame::Frame;
@@ -56,6 +58,7 @@ pub(super) struct Hub {
     pub(super) address: String,
     booked: Rc<Notify>,
     stop: StopHandle,
+    workers_lost: Arc<AtomicU32>,
     next_client: u32,
     next_worker: u32,
     /// The task table of the first worker, which all others must share.
@@ -104,14 +107,15 @@ impl Mailbox {
 }
 
 impl Hub {
-    pub(super) fn new(tuning: Tuning, address: &str, stop: StopHandle) -> Self {
+    pub(super) fn new(config: &SchedulerConfig, address: &str) -> Self {
         Self {
-            core: SchedulerCore::new(tuning),
+            core: SchedulerCore::new(config.tuning),
             post: Post::default(),
             started: Instant::now(),
             address: address.to_owned(),
             booked: Rc::new(Notify::new()),
-            stop,
+            stop: config.stop.clone(),
+            workers_lost: Arc::clone(&config.workers_lost),
             next_client: 0,
             next_worker: 0,
             build: None,
@@ -142,6 +146,10 @@ impl Hub {
         info!(%client, %remote, "client joined");
         let peers = self.worker_addresses();
         self.post.client(client, |outbox| outbox.peers(&peers));
+        if let Some(shutdown) = self.stop.stopped() {
+            self.post.client(client, |outbox| outbox.closing(&Closing { reason: shutdown.reason }));
+            self.post.close(PeerId::Client(client));
+        }
         self.booked.notify_one();
         PeerId::Client(client)
     }
@@ -160,7 +168,16 @@ impl Hub {
             box_: Mailbox::new(),
         };
         self.post.workers.insert(worker, peer);
+        if let Some(shutdown) = self.stop.stopped() {
+            self.post.worker(worker, |outbox| outbox.shutdown(&shutdown));
+            self.post.close(PeerId::Worker(worker));
+        }
         PeerId::Worker(worker)
+    }
+
+    /// How many workers have ever connected.
+    pub(super) fn workers_seen(&self) -> u32 {
+        self.next_worker
     }
 
     /// Books all that a frame says.
@@ -344,6 +361,9 @@ impl Hub {
                 if let Err(reason) = end {
                     let shutdown = Shutdown { reason: reason.clone(), code: 70 };
                     self.post.worker(worker, |outbox| outbox.shutdown(&shutdown));
+                }
+                if !ending {
+                    self.workers_lost.fetch_add(1, Ordering::Relaxed);
                 }
                 self.core.worker_left(worker, Departure::Lost, &mut self.post);
             }

@@ -10,6 +10,8 @@ mod hub;
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -32,6 +34,10 @@ pub struct SchedulerConfig {
     pub tuning: Tuning,
     /// Ends it from outside.
     pub stop: StopHandle,
+    /// How many workers are on their way from the start; an early end waits for them, so that each is told.
+    pub workers_expected: u32,
+    /// Counts workers that left before the end.
+    pub workers_lost: Arc<AtomicU32>,
 }
 
 /// Ends a scheduler, and with it the cluster, from any thread. The first reason counts.
@@ -83,7 +89,7 @@ pub async fn serve(listener: Listener, config: SchedulerConfig) -> Shutdown {
 }
 
 async fn serve_locally(mut listener: Listener, config: SchedulerConfig) -> Shutdown {
-    let hub = Rc::new(RefCell::new(Hub::new(config.tuning, listener.address(), config.stop.clone())));
+    let hub = Rc::new(RefCell::new(Hub::new(&config, listener.address())));
     let mut connections = JoinSet::new();
     let placer = tokio::task::spawn_local(place(Rc::clone(&hub)));
     let shutdown = loop {
@@ -95,10 +101,20 @@ async fn serve_locally(mut listener: Listener, config: SchedulerConfig) -> Shutd
             Some(_) = connections.join_next() => {}
         }
     };
-    drop(listener);
     info!(reason = shutdown.reason, code = shutdown.code, "the cluster ends");
     hub.borrow_mut().begin_shutdown(&shutdown);
-    let all_left = async { while connections.join_next().await.is_some() {} };
+    let all_left = async {
+        while hub.borrow().workers_seen() < config.workers_expected {
+            tokio::select! {
+                connection = listener.accept() => {
+                    connections.spawn_local(converse(Rc::clone(&hub), connection));
+                }
+                Some(_) = connections.join_next() => {}
+            }
+        }
+        drop(listener);
+        while connections.join_next().await.is_some() {}
+    };
     if tokio::time::timeout(LEAVE_MAX, all_left).await.is_err() {
         warn!(peers = hub.borrow().peers_len(), "some peers did not leave in time; they are cut off");
     }

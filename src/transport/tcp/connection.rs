@@ -38,6 +38,8 @@ pub struct ReadHalf {
     stream: tokio::io::ReadHalf<TlsStream<Socket>>,
     frames: FrameReader,
     failure: Option<io::Error>,
+    /// Whether bytes came together with the handshake, which count as the first that arrive.
+    has_carried: bool,
     remote: Arc<Remote>,
 }
 
@@ -92,8 +94,15 @@ impl Connection {
     pub(super) fn new(stream: TlsStream<Socket>, frames: FrameReader, remote: Remote, protocol: u16) -> Self {
         let remote = Arc::new(remote);
         let (read, write) = tokio::io::split(stream);
+        let has_carried = frames.buffered_bytes() > 0;
         Self {
-            reader: ReadHalf { stream: read, frames, failure: None, remote: Arc::clone(&remote) },
+            reader: ReadHalf {
+                stream: read,
+                frames,
+                failure: None,
+                has_carried,
+                remote: Arc::clone(&remote),
+            },
             writer: WriteHalf { stream: write, pending: Vec::new(), written: 0, remote },
             protocol,
         }
@@ -132,6 +141,9 @@ impl ReadHalf {
     /// [`fill`](Self::fill), for a loop that polls many connections.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ReadError>> {
         let mut filled_bytes = 0;
+        if std::mem::take(&mut self.has_carried) {
+            return Poll::Ready(Ok(true));
+        }
         if let Some(source) = self.failure.take() {
             return Poll::Ready(Err(ReadError::Lost { remote: Arc::clone(&self.remote), source }));
         }

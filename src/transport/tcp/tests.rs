@@ -142,6 +142,30 @@ async fn frames_sent_right_after_the_handshake_are_not_lost() {
 }
 
 #[tokio::test]
+async fn a_frame_that_came_with_the_handshake_is_the_first_that_arrives() {
+    let run = run();
+    for _ in 0..50 {
+        let mut listener = scheduler(&run).await;
+        let client = connector(&run, Role::Worker);
+        let address = listener.address().to_owned();
+        let server = async {
+            let (_, mut writer) = listener.accept().await.split();
+            writer.write_all(&mut outbox(&[(9, b"farewell")])).await.unwrap();
+            writer.close().await.unwrap();
+        };
+        let ((), connected) = tokio::join!(server, client.connect(&address, HANG));
+        let (mut reader, _) = connected.unwrap().split();
+        let frame = loop {
+            assert!(reader.fill().await.unwrap(), "the peer closed, and its frame was not seen");
+            if let Some(frame) = reader.next_frame().unwrap() {
+                break frame;
+            }
+        };
+        assert_eq!(&frame.body[..], b"farewell");
+    }
+}
+
+#[tokio::test]
 async fn large_bodies_cross_in_both_directions_at_once() {
     let (accepted, connected) = pair(&run()).await;
     let body: Vec<u8> = (0..8_000_000_u32).map(|i| (i ^ (i >> 8)) as u8).collect();
