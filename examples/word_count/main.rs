@@ -125,8 +125,10 @@ fn print(report: &Value, top: &[(&str, u64)]) {
     let [files, bytes, words, distinct, workers] =
         ["files", "bytes", "words", "distinct", "workers"].map(|field| &report[field]);
     println!("{files} files, {bytes} bytes, {words} words, {distinct} of them different");
-    println!("{workers} workers: {:.2} s", report["seconds"]);
-    if let Some(speed_up) = report["speed_up"].as_f64() {
-        println!("one core: {:.2} s, the same table; speed-up {speed_up:.2}", report["seconds_alone"]);
+    let [seconds, alone, speed_up] =
+        ["seconds", "seconds_alone", "speed_up"].map(|field| report[field].as_f64());
+    println!("{workers} workers: {:.2} s", seconds.unwrap_or_default());
+    if let (Some(alone), Some(speed_up)) = (alone, speed_up) {
+        println!("one core: {alone:.2} s, the same table; speed-up {speed_up:.2}");
     }
 }
