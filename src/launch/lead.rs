@@ -58,7 +58,7 @@ impl Lead {
         let state = if driver.is_some() { DriverState::Running } else { DriverState::Absent };
         let mut ending = Ending::new(state);
         loop {
-            for step in next_steps(&mut ending, &receiver) {
+            for step in next_steps(&mut ending, &receiver, &scheduler) {
                 match step {
                     Step::CloseDoor => {
                         if let Some(close) = close_door.take() {
@@ -84,12 +84,14 @@ impl Lead {
     }
 }
 
-fn next_steps(ending: &mut Ending, receiver: &Receiver<Notice>) -> Vec<Step> {
+fn next_steps(ending: &mut Ending, receiver: &Receiver<Notice>, scheduler: &RunningScheduler) -> Vec<Step> {
     let notice = match ending.deadline() {
         None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
         Some(at) => receiver.recv_timeout(at.saturating_duration_since(Instant::now())),
     };
     match notice {
+        // A client has stopped the cluster: the workers leave before the scheduler does, and that is no loss.
+        Ok(Notice::WorkersLost) if scheduler.is_ending() => Vec::new(),
         Ok(notice) => {
             tracing::debug!(?notice, "heard");
             ending.hear(Instant::now(), notice)

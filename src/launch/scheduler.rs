@@ -98,6 +98,11 @@ impl RunningScheduler {
         self.stop.stop(Shutdown { reason, code });
     }
 
+    /// Whether somebody has ended the cluster.
+    pub fn is_ending(&self) -> bool {
+        self.stop.stopped().is_some()
+    }
+
     /// Whether a worker left before the end.
     pub fn has_lost_workers(&self) -> bool {
         self.workers_lost.load(Ordering::Relaxed) > 0
