@@ -67,6 +67,11 @@ impl Client {
         wait_for(client::Client::connect_with(file)).map(Self::from)
     }
 
+    /// The connection file by which the cluster was found, and by which other clients find it.
+    pub fn connection_file(&self) -> Option<&Path> {
+        self.inner.connection_file()
+    }
+
     /// The scheduler's `host:port`.
     pub fn address(&self) -> &str {
         self.inner.address()

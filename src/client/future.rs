@@ -88,7 +88,8 @@ impl<T, M> Future<T, M> {
     #[doc(hidden)]
     pub fn of(input: Input) -> Self {
         static NOWHERE: OnceLock<Arc<Link>> = OnceLock::new();
-        let link = NOWHERE.get_or_init(|| Arc::new(Link { session: Arc::new(Session::detached()) }));
+        let link = NOWHERE
+            .get_or_init(|| Arc::new(Link { session: Arc::new(Session::detached()), connection_file: None }));
         Self::new(link.clone(), input.future, input.key, Name::Function("nowhere"))
     }
 

@@ -72,8 +72,7 @@ impl Client {
     /// [`Error::Connect`] if the file cannot be used or nobody answers as it says.
     pub async fn connect(file: impl AsRef<Path>) -> Result<Self> {
         let path = file.as_ref();
-        let session = connect::connect(connect::read_file(path)?, Some(path)).await?;
-        Ok(Self { link: Arc::new(Link { session }) })
+        Self::connect_as(connect::read_file(path)?, Some(path)).await
     }
 
     /// Connects to the cluster that `selector` means: a file, a job's, or the only one that runs.
@@ -82,8 +81,7 @@ impl Client {
     /// [`Error::Connect`] if there is not exactly one, or if it does not answer.
     pub async fn find(selector: &Selector) -> Result<Self> {
         let (path, file) = connect::find(selector)?;
-        let session = connect::connect(file, Some(&path)).await?;
-        Ok(Self { link: Arc::new(Link { session }) })
+        Self::connect_as(file, Some(&path)).await
     }
 
     /// Connects with the content of a connection file.
@@ -91,8 +89,17 @@ impl Client {
     /// # Errors
     /// [`Error::Connect`] if nobody answers at its address, or somebody else.
     pub async fn connect_with(file: ConnectionFile) -> Result<Self> {
-        let session = connect::connect(file, None).await?;
-        Ok(Self { link: Arc::new(Link { session }) })
+        Self::connect_as(file, None).await
+    }
+
+    async fn connect_as(file: ConnectionFile, path: Option<&Path>) -> Result<Self> {
+        let session = connect::connect(file, path).await?;
+        Ok(Self { link: Arc::new(Link { session, connection_file: path.map(Path::to_owned) }) })
+    }
+
+    /// The connection file by which the cluster was found, and by which other clients find it.
+    pub fn connection_file(&self) -> Option<&Path> {
+        self.link.connection_file.as_deref()
     }
 
     /// The scheduler's `host:port`.

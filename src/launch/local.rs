@@ -160,7 +160,7 @@ pub fn lead(options: &LocalOptions, setup: &Setup, driver: DriverSpec) -> Result
     let ended = sender.clone();
     let mut cluster = LocalCluster::start_with(options, setup, move |notice| drop(ended.send(notice)))?;
     ranks::announce(setup.announcement, &cluster.connection, cluster.file.path(), cluster.workers());
-    let plan = ranks::plan(driver, &cluster.connection, cluster.file.path());
+    let plan = ranks::plan(driver, cluster.file.path());
     // The guard removes the file again when the cluster is dropped, if this does not come first.
     let path = cluster.file.path().to_owned();
     let close_door = Box::new(move || drop(std::fs::remove_file(path)));
