@@ -54,7 +54,8 @@ impl Scheduler {
     pub(crate) fn hear(&mut self, peer: Node, bytes: &[u8], ledger: &mut Ledger) {
         let Some(reader) = self.readers.get_mut(&peer) else { return };
         reader.buffer().extend_from_slice(bytes);
-        while let Some(frame) = self.readers.get_mut(&peer).and_then(|reader| reader.next().expect("frames"))
+        while let Some(frame) =
+            self.readers.get_mut(&peer).and_then(|reader| reader.next_frame().expect("frames"))
         {
             match peer {
                 Node::Client(client) => {

@@ -81,7 +81,7 @@ impl Worker {
     /// Bytes from the scheduler.
     pub(crate) fn hear(&mut self, bytes: &[u8]) {
         self.reader.buffer().extend_from_slice(bytes);
-        while let Some(frame) = self.reader.next().expect("the scheduler sends frames") {
+        while let Some(frame) = self.reader.next_frame().expect("the scheduler sends frames") {
             let message = ToWorkerMessage::read(frame.opcode, &frame.body).expect("messages are sound");
             self.book(message);
             self.core.start_ready(&mut self.floor);
