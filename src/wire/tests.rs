@@ -446,7 +446,7 @@ fn read_all(outbox: &mut Outbox, read: Read) -> Vec<Message> {
     let mut reader = FrameReader::new(FrameLimit::default());
     reader.buffer().extend_from_slice(&frames);
     let mut messages = Vec::new();
-    while let Some(frame) = reader.next().unwrap() {
+    while let Some(frame) = reader.next_frame().unwrap() {
         messages.extend(read(frame.opcode, &frame.body).unwrap());
     }
     messages

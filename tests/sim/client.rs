@@ -106,7 +106,7 @@ impl Client {
     /// Bytes from the scheduler.
     pub(crate) fn hear(&mut self, random: &mut Random, catalogue: &Catalogue, bytes: &[u8]) {
         self.reader.buffer().extend_from_slice(bytes);
-        while let Some(frame) = self.reader.next().expect("the scheduler sends frames") {
+        while let Some(frame) = self.reader.next_frame().expect("the scheduler sends frames") {
             match ToClientMessage::read(frame.opcode, &frame.body).expect("messages are sound") {
                 ToClientMessage::Notify(mut outcomes) => {
                     while let Some((future, outcome)) = outcomes.next_outcome().expect("batches are sound") {
@@ -295,7 +295,7 @@ impl Client {
             return;
         }
         let spec = &catalogue.specs[held.entry];
-        let value = Stored { value: spec.value, nbytes: spec.nbytes };
+        let value = Stored { value: spec.value, nbytes: spec.nbytes, is_inline: false };
         if let Some(worker) = placed.worker {
             self.puts.push((placed.future, placed.task, worker, value));
         }
