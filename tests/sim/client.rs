@@ -295,7 +295,7 @@ impl Client {
             return;
         }
         let spec = &catalogue.specs[held.entry];
-        let value = Stored { value: spec.value, nbytes: spec.nbytes };
+        let value = Stored { value: spec.value, nbytes: spec.nbytes, is_inline: false };
         if let Some(worker) = placed.worker {
             self.puts.push((placed.future, placed.task, worker, value));
         }

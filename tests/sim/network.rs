@@ -61,6 +61,8 @@ pub(crate) enum Asker {
 pub(crate) struct Stored {
     pub(crate) value: u64,
     pub(crate) nbytes: u64,
+    /// Whether it travels with the report, and is kept by its worker as long as that likes.
+    pub(crate) is_inline: bool,
 }
 
 /// All that is on its way.

@@ -60,11 +60,11 @@ impl Scheduler {
             match peer {
                 Node::Client(client) => {
                     let message = ClientMessage::read(frame.opcode, &frame.body).expect("sound messages");
-                    self.from_client(client, message, ledger);
+                    self.hear_client(client, message, ledger);
                 }
                 Node::Worker(worker) => {
                     let message = WorkerMessage::read(frame.opcode, &frame.body).expect("sound messages");
-                    self.from_worker(worker, message, ledger);
+                    self.hear_worker(worker, message, ledger);
                 }
                 Node::Scheduler => unreachable!("it does not write to itself"),
             }
@@ -109,7 +109,7 @@ impl Scheduler {
         frames
     }
 
-    fn from_client(&mut self, client: ClientId, message: ClientMessage<'_>, ledger: &mut Ledger) {
+    fn hear_client(&mut self, client: ClientId, message: ClientMessage<'_>, ledger: &mut Ledger) {
         let core = &mut self.core;
         let desk = &mut Desk { post: &mut self.post, ledger };
         match message {
@@ -156,7 +156,7 @@ impl Scheduler {
         }
     }
 
-    fn from_worker(&mut self, worker: WorkerId, message: WorkerMessage<'_>, ledger: &mut Ledger) {
+    fn hear_worker(&mut self, worker: WorkerId, message: WorkerMessage<'_>, ledger: &mut Ledger) {
         let core = &mut self.core;
         let desk = &mut Desk { post: &mut self.post, ledger };
         match message {

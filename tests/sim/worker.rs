@@ -95,13 +95,12 @@ impl Worker {
         task: TaskId,
         duration_us: u64,
         outcome: Result<Stored, String>,
-        is_inline: bool,
     ) {
         match outcome {
             Ok(stored) => {
                 self.floor.arriving = Some(stored);
                 let bytes = stored.value.to_le_bytes();
-                let inline = is_inline.then_some(bytes.as_slice());
+                let inline = stored.is_inline.then_some(bytes.as_slice());
                 let report = Finished { task, duration_us, nbytes: stored.nbytes, inline };
                 self.core.finished(thread, &report, &mut self.floor);
             }
@@ -141,7 +140,8 @@ impl Worker {
     /// Panics unless the worker has nothing.
     pub(crate) fn check_empty(&self) {
         assert!(self.floor.open.is_empty(), "tasks are left: {:?}", self.floor.open);
-        assert!(self.floor.store.is_empty(), "values are left: {:?}", self.floor.store);
+        let left: Vec<_> = self.floor.lasting().collect();
+        assert!(left.is_empty(), "values are left: {left:?}");
     }
 
     fn book(&mut self, message: ToWorkerMessage<'_>) {
@@ -176,6 +176,11 @@ impl Job {
 }
 
 impl Floor {
+    /// Values that are held until they are freed.
+    pub(crate) fn lasting(&self) -> impl Iterator<Item = (&TaskId, &Stored)> {
+        self.store.iter().filter(|(_, stored)| !stored.is_inline)
+    }
+
     fn answer(&mut self, task: TaskId) {
         assert!(self.open.remove(&task), "{task} is answered, and was not asked for");
         self.running.remove(&task);
@@ -197,7 +202,8 @@ impl Effects for Floor {
     }
 
     fn keep(&mut self, task: TaskId) {
-        self.store.insert(task, self.arriving.expect("a value arrives in this event"));
+        let before = self.store.insert(task, self.arriving.expect("a value arrives in this event"));
+        assert_eq!(before, None, "{task} is kept twice");
     }
 
     fn discard(&mut self, task: TaskId) {

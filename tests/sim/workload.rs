@@ -144,7 +144,7 @@ impl Catalogue {
             Shape::Chain => vec![before(1)],
             Shape::Tree => vec![first + (place - 1) / 2],
             Shape::FanOut => vec![first],
-            Shape::Diamonds if place % 3 == 0 => vec![before(1), before(2)],
+            Shape::Diamonds if place.is_multiple_of(3) => vec![before(1), before(2)],
             Shape::Diamonds => vec![first + place / 3 * 3],
             Shape::Random => {
                 let all = (first + place) as u64;

@@ -408,15 +408,14 @@ impl World {
             return;
         }
         let spec = &self.ledger.catalogue.specs[entry];
-        let is_inline = spec.is_inline();
         let outcome = match spec.behaviour {
             Behaviour::Fails(runs) if self.ledger.bad_runs[entry] < runs => {
                 self.ledger.bad_runs[entry] += 1;
                 Err(format!("entry {entry} fails"))
             }
-            _ => Ok(Stored { value: spec.value, nbytes: spec.nbytes }),
+            _ => Ok(Stored { value: spec.value, nbytes: spec.nbytes, is_inline: spec.is_inline() }),
         };
-        self.with_worker(id, |worker| worker.ended(thread, task, duration_us, outcome, is_inline));
+        self.with_worker(id, |worker| worker.ended(thread, task, duration_us, outcome));
     }
 
     /// Does what a client asks for.
@@ -495,9 +494,9 @@ impl World {
         assert_eq!((counts.waiting, counts.ready, counts.assigned, counts.receiving), (0, 0, 0, 0));
         for summary in self.scheduler.core.worker_summaries() {
             assert_eq!((summary.assigned, summary.backlog), (0, 0), "{}", summary.id);
-            let store = &self.workers[&summary.id].floor.store;
-            assert_eq!(summary.values, store.len(), "values on {}: {store:?}", summary.id);
-            assert_eq!(summary.held_bytes, store.values().map(|stored| stored.nbytes).sum::<u64>());
+            let stored: Vec<_> = self.workers[&summary.id].floor.lasting().collect();
+            assert_eq!(summary.values, stored.len(), "values on {}: {stored:?}", summary.id);
+            assert_eq!(summary.held_bytes, stored.iter().map(|(_, stored)| stored.nbytes).sum::<u64>());
         }
         let recomputed = self.scheduler.core.totals().recomputed;
         assert!(self.ledger.is_lossy || recomputed == 0, "values are made again, and none was lost");

@@ -190,6 +190,8 @@ impl SchedulerCore {
         match task.state {
             State::Waiting { .. } | State::Ready | State::Assigned { .. } => self.deactivate(slot, effects),
             State::Held => self.drop_holders(slot, effects),
+            // Workers may still have small values for a while, under the id that they were made by.
+            State::Inline(_) => self.tasks.rename(slot),
             _ => {}
         }
         self.tasks[slot].state = State::Released;
