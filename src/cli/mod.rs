@@ -20,7 +20,7 @@ use clap::Parser as _;
 use self::arguments::{Arguments, Command, Global};
 use self::doctor::Verdict;
 use crate::launch::role::{self, Environment};
-use crate::launch::{Exit, entry, guard, log, process};
+use crate::launch::{Exit, code_file, entry, exit, guard, log, process};
 
 /// What the stock program does.
 pub fn main() -> ExitCode {
@@ -29,11 +29,12 @@ pub fn main() -> ExitCode {
     if env.get(process::ROLE).map(String::as_str) == Some(guard::ROLE) {
         guard::guard();
     }
+    code_file::open(&env);
     let code = match env.contains_key(process::ROLE) {
         true => start::told(&env),
         false => typed(&env),
     };
-    ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1))
+    exit::in_order(code)
 }
 
 fn typed(env: &Environment) -> i32 {

@@ -151,7 +151,7 @@ fn gather_hosts(
     machine: Option<topology::Machine>,
 ) -> Result<Vec<HostPlacement>, LaunchError> {
     type Piece = (String, Option<topology::Machine>, RankPlacement);
-    let piece: Piece = (crate::launch::host_name(), machine, mine);
+    let piece: Piece = (crate::topology::host_name(), machine, mine);
     let bytes = serde_json::to_vec(&piece).map_err(LaunchError::nonsense)?;
     let mut hosts: Vec<HostPlacement> = Vec::new();
     for bytes in meeting.all_gather("placement", &bytes)? {

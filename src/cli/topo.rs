@@ -25,7 +25,7 @@ pub fn of_machine(ranks: Option<u32>) -> Result<HostPlacement, LaunchError> {
     let requests: Vec<RankRequest> = (0..count).map(request).collect();
     let place = |(rank, binding): (u32, Binding)| RankPlacement { rank, role: role(rank), binding };
     let ranks = (0..).zip(topology::plan(&machine, &requests)).map(place).collect();
-    Ok(HostPlacement { host: crate::launch::host_name(), machine, ranks })
+    Ok(HostPlacement { host: crate::topology::host_name(), machine, ranks })
 }
 
 /// A worker in the answer to `Query::Topology`.

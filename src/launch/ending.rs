@@ -117,6 +117,11 @@ impl Ending {
         Self { phase: Phase::Running, driver, cluster_over: false, verdict: None, began: None }
     }
 
+    /// The exit code, once something has decided it.
+    pub fn code(&self) -> Option<i32> {
+        self.verdict.as_ref().map(|(code, _)| *code)
+    }
+
     /// When [`Ending::passed`] is due, if at all.
     pub fn deadline(&self) -> Option<Instant> {
         match self.phase {

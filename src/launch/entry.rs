@@ -15,7 +15,7 @@ use super::outcome::{self, Outcome};
 use super::ranks::{self, Announcement, Body, DriverSpec, Setup};
 use super::role::{self, Environment, Launch};
 use super::signals::{self, Scope};
-use super::{Exit, LaunchError, guard, log, memory, process, with_causes};
+use super::{Exit, LaunchError, code_file, exit, guard, log, memory, process, with_causes};
 use crate::client::{self, blocking};
 use crate::security::ConnectionFile;
 use crate::topology::{self, Binding, Machine, RankRequest, RankRole};
@@ -91,6 +91,7 @@ fn enter(body: Body) -> ExitCode {
     if env.get(process::ROLE).map(String::as_str) == Some(guard::ROLE) {
         guard::guard();
     }
+    code_file::open(&env);
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if let Some((file, rest)) = connect_argument(&arguments) {
         return without_argument(&file, &rest);
@@ -111,7 +112,7 @@ fn enter(body: Body) -> ExitCode {
             Exit::Usage.code()
         }
     };
-    outcome::exit_code(code)
+    exit::in_order(code)
 }
 
 fn play(part: Part, env: &Environment, body: Body) -> Result<i32, LaunchError> {
@@ -174,7 +175,7 @@ fn without_argument(file: &OsString, arguments: &[OsString]) -> ExitCode {
     let mut command = Command::new("/proc/self/exe");
     command.arg0(arguments.first().cloned().unwrap_or_default()).args(arguments.iter().skip(1));
     let error = command.env(process::CONNECTION_FILE, file).exec();
-    outcome::exit_code(failed(&error, Exit::Internal))
+    exit::in_order(failed(&error, Exit::Internal))
 }
 
 /// A worker by hand or of a local cluster: joins the cluster of a connection file, and ends with it.

@@ -1,10 +1,13 @@
-//! The exit codes of every dcluster process, in one place, and the way out that skips all clean-up.
+//! The exit codes of every dcluster process, in one place, and the two ways out.
 //!
 //! The table is printed by `dcluster help exit-codes`. A driver's own code passes through unchanged.
 
 #![allow(unsafe_code)] // `_exit` has no safe wrapper
 
 use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use super::code_file;
 
 /// Why a process ends, as its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,8 +95,15 @@ pub fn table() -> String {
     })
 }
 
+/// What `main` returns to end with `code`.
+pub fn in_order(code: i32) -> ExitCode {
+    code_file::write(code);
+    super::outcome::exit_code(code)
+}
+
 /// Ends the process at once: no destructor, no `atexit`, hence no `MPI_Finalize`.
 pub fn at_once(code: i32) -> ! {
+    code_file::write(code);
     // SAFETY: `_exit` takes any number and does not return; nothing of this process is used after it.
     unsafe { libc::_exit(code) }
 }

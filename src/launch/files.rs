@@ -46,7 +46,7 @@ impl FileMeeting {
         make_private(directory)
             .map_err(|source| LaunchError::Directory { directory: directory.to_owned(), source })?;
         let since_epoch = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
-        let nonce = format!("{}-{}-{since_epoch:x}", super::host_name(), std::process::id());
+        let nonce = format!("{}-{}-{since_epoch:x}", crate::topology::host_name(), std::process::id());
         let deadline = Instant::now() + wait_max;
         Ok(Self { directory: directory.to_owned(), rank, size, nonce, deadline })
     }

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Instant;
 
+use super::code_file;
 use super::driver::{Driver, Program, start_failure};
 use super::ending::{DriverState, Ending, Manner, Notice, Step};
 use super::exit::Exit;
@@ -58,7 +59,11 @@ impl Lead {
         let state = if driver.is_some() { DriverState::Running } else { DriverState::Absent };
         let mut ending = Ending::new(state);
         loop {
-            for step in next_steps(&mut ending, &receiver, &scheduler) {
+            let steps = next_steps(&mut ending, &receiver);
+            if let Some(code) = ending.code() {
+                code_file::write(code);
+            }
+            for step in steps {
                 match step {
                     Step::CloseDoor => {
                         if let Some(close) = close_door.take() {
@@ -84,14 +89,12 @@ impl Lead {
     }
 }
 
-fn next_steps(ending: &mut Ending, receiver: &Receiver<Notice>, scheduler: &RunningScheduler) -> Vec<Step> {
+fn next_steps(ending: &mut Ending, receiver: &Receiver<Notice>) -> Vec<Step> {
     let notice = match ending.deadline() {
         None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
         Some(at) => receiver.recv_timeout(at.saturating_duration_since(Instant::now())),
     };
     match notice {
-        // A client has stopped the cluster: the workers leave before the scheduler does, and that is no loss.
-        Ok(Notice::WorkersLost) if scheduler.is_ending() => Vec::new(),
         Ok(notice) => {
             tracing::debug!(?notice, "heard");
             ending.hear(Instant::now(), notice)

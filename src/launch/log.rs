@@ -92,7 +92,7 @@ impl Drop for Line {
 fn open(directory: &Path, who: &str) -> io::Result<File> {
     fs::create_dir_all(directory)?;
     let name = if who.is_empty() { "dcluster".to_owned() } else { who.replace(' ', "-") };
-    let host = super::host_name();
+    let host = crate::topology::host_name();
     OpenOptions::new().create(true).append(true).open(directory.join(format!("{name}.{host}.log")))
 }
 

@@ -65,7 +65,7 @@ pub struct Agreement {
 pub fn agree(meeting: &mut dyn Meeting, connection: Option<Vec<u8>>) -> Result<Agreement, LaunchError> {
     let role = role_of(meeting.rank(), meeting.size());
     let cpus = topology::allowed_cpus()?;
-    let mine = Greeting { host: super::host_name(), role, cpus: cpus.clone(), connection };
+    let mine = Greeting { host: crate::topology::host_name(), role, cpus: cpus.clone(), connection };
     let bytes = serde_json::to_vec(&mine).map_err(LaunchError::nonsense)?;
     let greetings = meeting
         .all_gather("greeting", &bytes)?

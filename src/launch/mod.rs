@@ -8,6 +8,7 @@
 //! [`role`] reads the launcher, [`meet`] brings the ranks together, [`ending`] decides how it all ends. Start with
 //! [`role`].
 
+pub mod code_file;
 pub mod driver;
 pub mod ending;
 pub mod entry;
@@ -121,10 +122,4 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// The name of this host, as the system has it.
-pub(crate) fn host_name() -> String {
-    nix::unistd::gethostname()
-        .map_or_else(|_| "localhost".to_owned(), |name| name.to_string_lossy().into_owned())
 }

@@ -14,6 +14,8 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
+use super::code_file;
+
 /// What a process is to be, said by the dcluster process that starts it: `worker`, `rank` or `guard`.
 pub const ROLE: &str = "DCLUSTER_ROLE";
 /// The connection file to use.
@@ -82,7 +84,7 @@ pub fn strip_launcher(command: &mut Command) {
             command.env_remove(name);
         }
     }
-    for name in [ROLE, BINDING, MEETING, CONNECTION_FILE] {
+    for name in [ROLE, BINDING, MEETING, CONNECTION_FILE, code_file::VARIABLE] {
         command.env_remove(name);
     }
 }

@@ -98,11 +98,6 @@ impl RunningScheduler {
         self.stop.stop(Shutdown { reason, code });
     }
 
-    /// Whether somebody has ended the cluster.
-    pub fn is_ending(&self) -> bool {
-        self.stop.stopped().is_some()
-    }
-
     /// Whether a worker left before the end.
     pub fn has_lost_workers(&self) -> bool {
         self.workers_lost.load(Ordering::Relaxed) > 0
@@ -110,5 +105,5 @@ impl RunningScheduler {
 }
 
 fn default_path() -> Result<PathBuf, crate::security::run_directory::FindError> {
-    Surroundings::of_process().default_path(&super::host_name(), std::process::id())
+    Surroundings::of_process().default_path(&crate::topology::host_name(), std::process::id())
 }

@@ -46,18 +46,40 @@ impl Library {
     }
 }
 
+/// What the user should know about a way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remark {
+    /// How it is.
+    Note(&'static str),
+    /// What may not be meant.
+    Warning(&'static str),
+}
+
 /// The way to try, and what the user should know about it.
-pub fn choose(launch: &Launch, library: Library, env: &Environment) -> (Way, Option<String>) {
+///
+/// Without any PMI there is nobody whom `MPI_Init` could ask, and Open MPI ends the process there; so only variables
+/// of a PMI lead to MPI.
+pub fn choose(launch: &Launch, library: Library, env: &Environment) -> (Way, Option<Remark>) {
     if let Some(way) = env.get(process::MEETING) {
         return (if way == "mpi" { Way::Mpi } else { Way::Files }, None);
     }
     let in_step = env.contains_key("SLURM_STEP_ID") || env.contains_key("SLURM_STEPID");
     match (launch.launcher, library) {
-        (_, Library::Absent) | (Launcher::Slurm, _) => (Way::Files, None),
+        (_, Library::Absent) => (Way::Files, None),
+        (Launcher::Slurm, _) => {
+            let text = "srun offers no PMI: the ranks meet without MPI, and bulk data goes over TCP; the cluster \
+                        outlives a lost rank if srun does (--kill-on-bad-exit=0)";
+            (Way::Files, Some(Remark::Note(text)))
+        }
         (Launcher::Pmi, Library::OpenMpi) if in_step && !env.contains_key("PMIX_RANK") => {
             let text = "srun offers PMI 2 and this Open MPI speaks PMIx: bulk data goes over TCP; \
                         use srun --mpi=pmix for MPI, or --mpi=none to do without it";
-            (Way::Files, Some(text.to_owned()))
+            (Way::Files, Some(Remark::Warning(text)))
+        }
+        (Launcher::Pmix, _) if in_step => {
+            let text = "srun --mpi=pmix ends all ranks when one dies; to outlive that, use launchers/mpirun.sh inside \
+                        the job, or srun --mpi=none --kill-on-bad-exit=0";
+            (Way::Mpi, Some(Remark::Note(text)))
         }
         _ => (Way::Mpi, None),
     }
@@ -77,16 +99,16 @@ impl Met {
     /// # Errors
     /// [`LaunchError`] if neither way works.
     pub fn enter(launch: &Launch, env: &Environment) -> Result<Self, LaunchError> {
-        let (way, warning) = choose(launch, Library::own(), env);
+        let (way, remark) = choose(launch, Library::own(), env);
         let mut met = Self {
             files: None,
             #[cfg(feature = "mpi")]
             world: None,
         };
-        if let Some(warning) = warning
-            && launch.rank == 0
-        {
-            tracing::warn!("{warning}");
+        match remark.filter(|_| launch.rank == 0) {
+            Some(Remark::Note(text)) => tracing::info!("{text}"),
+            Some(Remark::Warning(text)) => tracing::warn!("{text}"),
+            None => {}
         }
         #[cfg(feature = "mpi")]
         if way == Way::Mpi {
@@ -184,40 +206,52 @@ fn wait_max(env: &Environment) -> Duration {
 mod tests {
     use super::*;
 
-    fn chosen(vars: &[(&str, &str)], library: Library) -> (Way, bool) {
+    #[derive(Debug, PartialEq)]
+    enum Said {
+        Nothing,
+        Note,
+        Warning,
+    }
+
+    fn chosen(vars: &[(&str, &str)], library: Library) -> (Way, Said) {
         let env: Environment =
             vars.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         let launch = super::super::role::detect(&env).unwrap();
-        let (way, warning) = choose(&launch, library, &env);
-        (way, warning.is_some())
+        let (way, remark) = choose(&launch, library, &env);
+        let said = match remark {
+            None => Said::Nothing,
+            Some(Remark::Note(_)) => Said::Note,
+            Some(Remark::Warning(_)) => Said::Warning,
+        };
+        (way, said)
     }
 
     const STEP: [(&str, &str); 4] =
         [("SLURM_JOB_ID", "7"), ("SLURM_STEP_ID", "0"), ("SLURM_PROCID", "0"), ("SLURM_NTASKS", "2")];
 
     #[test]
-    fn srun_without_pmi_meets_through_files_and_that_is_no_warning() {
-        assert_eq!(chosen(&STEP, Library::OpenMpi), (Way::Files, false));
-        assert_eq!(chosen(&STEP, Library::Other), (Way::Files, false));
+    fn srun_without_pmi_meets_through_files_and_says_so_without_a_warning() {
+        assert_eq!(chosen(&STEP, Library::OpenMpi), (Way::Files, Said::Note));
+        assert_eq!(chosen(&STEP, Library::Other), (Way::Files, Said::Note));
     }
 
     #[test]
     fn srun_with_pmix_meets_over_mpi() {
         let vars = [&STEP[..], &[("PMIX_RANK", "0")]].concat();
-        assert_eq!(chosen(&vars, Library::OpenMpi), (Way::Mpi, false));
+        assert_eq!(chosen(&vars, Library::OpenMpi), (Way::Mpi, Said::Note));
     }
 
     #[test]
     fn open_mpi_under_pmi2_is_told_before_it_ends_the_process() {
         let vars = [&STEP[..], &[("PMI_RANK", "0"), ("PMI_SIZE", "2")]].concat();
-        assert_eq!(chosen(&vars, Library::OpenMpi), (Way::Files, true));
-        assert_eq!(chosen(&vars, Library::Other), (Way::Mpi, false));
+        assert_eq!(chosen(&vars, Library::OpenMpi), (Way::Files, Said::Warning));
+        assert_eq!(chosen(&vars, Library::Other), (Way::Mpi, Said::Nothing));
     }
 
     #[test]
     fn without_mpi_there_is_only_one_way() {
         let vars = [("OMPI_COMM_WORLD_RANK", "0"), ("OMPI_COMM_WORLD_SIZE", "2")];
-        assert_eq!(chosen(&vars, Library::Absent), (Way::Files, false));
-        assert_eq!(chosen(&vars, Library::OpenMpi), (Way::Mpi, false));
+        assert_eq!(chosen(&vars, Library::Absent), (Way::Files, Said::Nothing));
+        assert_eq!(chosen(&vars, Library::OpenMpi), (Way::Mpi, Said::Nothing));
     }
 }

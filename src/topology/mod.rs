@@ -13,6 +13,7 @@
 pub mod apply;
 pub mod binding;
 pub mod cpuset;
+mod host;
 #[cfg(feature = "hwloc")]
 mod hwloc;
 pub mod machine;
@@ -26,6 +27,7 @@ pub use binding::{
     Binding, DecidedBy, MemoryPolicy, RankRequest, RankRole, Sharing, Warning, WarningKind, plan,
 };
 pub use cpuset::CpuSet;
+pub use host::host_name;
 pub use machine::{Core, Machine, NumaId, NumaNode, Origin, Package, PackageId};
 pub use map::{HostPlacement, RankPlacement, draw};
 

@@ -1,6 +1,7 @@
 //! dcluster under a real Slurm: each test brings one up on this machine and takes it down again.
 //!
-//! `harness` is the Slurm, `slurm_commands` checks it and the scripts around it.
+//! `harness` is the Slurm, `slurm_commands` checks it and the scripts around it, `slurm_jobs` runs whole clusters.
 
 mod harness;
 mod slurm_commands;
+mod slurm_jobs;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Check;
 use crate::launch::process;
 use crate::launch::role::{self, Environment};
-use crate::launch::way::{self, Library};
+use crate::launch::way::{self, Library, Remark};
 
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -103,7 +103,8 @@ fn judge_launch(env: &Environment) -> Check {
     let size = launch.size.map_or("?".to_owned(), |size| size.to_string());
     let found = format!("{}: rank {} of {size}, run {}", launch.launcher.name(), launch.rank, launch.run);
     match way::choose(&launch, Library::own(), env) {
-        (_, Some(warning)) => Check::warn("launcher", found, warning),
+        (_, Some(Remark::Warning(text))) => Check::warn("launcher", found, text),
+        (_, Some(Remark::Note(text))) => Check::ok("launcher", format!("{found}; {text}")),
         (_, None) => Check::ok("launcher", found),
     }
 }

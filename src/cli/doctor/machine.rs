@@ -25,7 +25,7 @@ const LOCKED_GOOD_BYTES: u64 = 1 << 30;
 const SHARED_GOOD_BYTES: u64 = 1 << 30;
 
 pub(super) fn checks(env: &Environment) -> Vec<Check> {
-    let host = crate::launch::host_name();
+    let host = crate::topology::host_name();
     vec![
         topology(),
         judge_name(&host, &resolve(&host)),

@@ -79,7 +79,7 @@ impl SchedulerCore {
         }
     }
 
-    fn ready_slot(&self, id: TaskId) -> Option<u32> {
+    pub(super) fn ready_slot(&self, id: TaskId) -> Option<u32> {
         self.tasks.find(id).filter(|slot| matches!(self.tasks[*slot].state, State::Ready))
     }
 
@@ -355,12 +355,14 @@ impl SchedulerCore {
             return false;
         }
         candidates.sort_unstable_by_key(|slot| std::cmp::Reverse(self.tasks[*slot].assignment));
-        for slot in candidates.into_iter().take(count) {
+        candidates.truncate(count);
+        let is_worth_it = !candidates.is_empty();
+        for slot in candidates {
             let id = self.tasks.id(slot);
             self.workers.live(victim).retracting.insert(id);
             effects.retract(victim, id);
             self.totals.stolen += 1;
         }
-        count > 0
+        is_worth_it
     }
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::hub::Hub;
 use crate::model::{ClientId, WorkerId};
+use crate::topology;
 use crate::wire::client::Query;
 use crate::wire::worker::Shutdown;
 
@@ -32,7 +33,7 @@ impl Hub {
             "scheduler": {
                 "address": self.address,
                 "pid": std::process::id(),
-                "host": host(),
+                "host": topology::host_name(),
                 "uptime_s": self.started.elapsed().as_secs_f64(),
                 "version": env!("CARGO_PKG_VERSION"),
             },
@@ -78,7 +79,7 @@ impl Hub {
             json!({ "id": id, "rank": join.rank, "host": join.host, "binding": binding })
         };
         json!({
-            "scheduler": { "host": host(), "pid": std::process::id() },
+            "scheduler": { "host": topology::host_name(), "pid": std::process::id() },
             "workers": workers.map(entry).collect::<Vec<_>>(),
         })
     }
@@ -90,9 +91,4 @@ impl Hub {
         let explanation = self.core.explain(key).ok_or_else(|| format!("task `{text}` was forgotten"))?;
         serde_json::to_value(explanation).map_err(|error| error.to_string())
     }
-}
-
-fn host() -> String {
-    nix::unistd::gethostname()
-        .map_or_else(|_| "unknown".to_owned(), |name| name.to_string_lossy().into_owned())
 }

@@ -29,7 +29,7 @@ pub fn hello(role: Role, build: Option<BuildHash>) -> Hello {
         role,
         build,
         package: env!("CARGO_PKG_VERSION").to_owned(),
-        host: reach::hostname(),
+        host: crate::topology::host_name(),
         pid: std::process::id(),
     }
 }

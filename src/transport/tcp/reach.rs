@@ -51,8 +51,8 @@ impl Reach {
     }
 }
 
-/// The name of this machine, or `localhost` if it has none.
-pub(super) fn hostname() -> String {
+/// The name under which this machine may be reached, or `localhost` if it has none.
+fn hostname() -> String {
     match nix::unistd::gethostname() {
         Ok(name) if !name.is_empty() => name.to_string_lossy().into_owned(),
         _ => "localhost".to_owned(),

@@ -1,0 +1,28 @@
+//! The name by which a rank's host is told from others.
+
+/// The name that Slurm gives to this node where there is one, else that of the system.
+///
+/// Ranks with the same name share a machine. Several Slurm nodes may be one machine with one name of its own, as in
+/// tests; and where a node's name in Slurm differs from its host name, Slurm's is the one that its users know.
+pub fn host_name() -> String {
+    named(std::env::var("SLURMD_NODENAME").ok())
+}
+
+fn named(by_slurm: Option<String>) -> String {
+    by_slurm.filter(|name| !name.is_empty()).unwrap_or_else(|| {
+        nix::unistd::gethostname()
+            .map_or_else(|_| "localhost".to_owned(), |name| name.to_string_lossy().into_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slurms_name_of_the_node_goes_before_that_of_the_system() {
+        assert_eq!(named(Some("n3".to_owned())), "n3");
+        assert_eq!(named(Some(String::new())), named(None));
+        assert!(!named(None).is_empty());
+    }
+}
