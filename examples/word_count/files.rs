@@ -1,7 +1,5 @@
 //! Which files there are to read, and how they are shared out.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,7 +10,7 @@ use walkdir::WalkDir;
 
 /// Where no directory is given: one after the other, until there are `FILES_MIN` text files.
 const TREES: [&str; 5] = ["/usr/share", "/usr/include", "~/.cargo/registry/src", "/usr/lib", "/usr/src"];
-const FILES_MIN: usize = 10_000;
+const FILES_MIN: usize = 25_000;
 const BATCH_BYTES: u64 = 4 << 20;
 
 /// The text files with their sizes in bytes, and how many others are left out.
@@ -38,6 +36,8 @@ impl Found {
                 found.add(directory)?;
             }
         }
+        found.files.sort_unstable();
+        found.files.dedup();
         ensure!(!found.files.is_empty(), "there is nothing to count: {found}");
         Ok(found)
     }
@@ -62,18 +62,20 @@ impl Found {
         Ok(())
     }
 
-    /// The files in batches of about `BATCH_BYTES`: the largest first, each into the batch that has least so far.
+    /// The files in batches of about `BATCH_BYTES`, in the order of their paths: neighbours have words in common.
     pub(crate) fn batches(&self) -> Vec<Vec<PathBuf>> {
-        let bytes: u64 = self.files.iter().map(|(_, bytes)| bytes).sum();
-        let mut batches = vec![Vec::new(); bytes.div_ceil(BATCH_BYTES).max(1) as usize];
-        let mut loads: BinaryHeap<_> = (0..batches.len()).map(|batch| Reverse((0, batch))).collect();
-        let mut files: Vec<_> = self.files.iter().collect();
-        files.sort_unstable_by_key(|(path, bytes)| (Reverse(*bytes), path));
-        for (path, bytes) in files {
-            if let Some(mut lightest) = loads.peek_mut() {
-                let Reverse((load, batch)) = &mut *lightest;
-                *load += bytes;
-                batches[*batch].push(path.clone());
+        let mut batches: Vec<Vec<PathBuf>> = Vec::new();
+        let mut room_bytes = 0;
+        for (path, bytes) in &self.files {
+            match batches.last_mut() {
+                Some(batch) if *bytes <= room_bytes => {
+                    batch.push(path.clone());
+                    room_bytes -= bytes;
+                }
+                _ => {
+                    batches.push(vec![path.clone()]);
+                    room_bytes = BATCH_BYTES.saturating_sub(*bytes);
+                }
             }
         }
         batches

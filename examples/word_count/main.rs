@@ -5,63 +5,33 @@
 //! the times give the speed-up.
 
 mod files;
+mod tally;
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 use dcluster::prelude::*;
 use files::Found;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tally::Tally;
 
 const USAGE: &str = "usage: word_count [--json] [--no-verify] [DIRECTORY ...]";
-const MERGED_AT_ONCE: usize = 8;
+const MERGED_AT_ONCE: usize = 4;
 const TOP: usize = 20;
 
-/// How often each word is there, and in how much text.
-#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
-struct Tally {
-    words: HashMap<String, u64>,
-    files: u64,
-    bytes: u64,
-}
-
-/// Words are runs of letters; ASCII capitals count as small letters.
 #[dcluster::task]
 fn count(paths: Vec<PathBuf>) -> anyhow::Result<Tally> {
-    let mut tally = Tally::default();
-    for path in paths {
-        let read = std::fs::read(&path);
-        let mut bytes = read.with_context(|| format!("{} cannot be read any more", path.display()))?;
-        tally.files += 1;
-        tally.bytes += bytes.len() as u64;
-        bytes.make_ascii_lowercase();
-        let text = String::from_utf8_lossy(&bytes);
-        for word in text.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty()) {
-            match tally.words.get_mut(word) {
-                Some(times) => *times += 1,
-                None => drop(tally.words.insert(word.to_owned(), 1)),
-            }
-        }
-    }
-    Ok(tally)
+    let mut words = HashMap::new();
+    let bytes = count_words(&paths, &mut words)?;
+    Ok(Tally::new(words, paths.len() as u64, bytes))
 }
 
 #[dcluster::task]
-fn merge(tallies: Vec<Tally>) -> Tally {
-    let mut tallies = tallies.into_iter();
-    let mut all = tallies.next().unwrap_or_default();
-    for tally in tallies {
-        all.files += tally.files;
-        all.bytes += tally.bytes;
-        for (word, times) in tally.words {
-            *all.words.entry(word).or_default() += times;
-        }
-    }
-    all
+fn merge(tallies: &[Arc<Tally>]) -> Tally {
+    Tally::merged(tallies)
 }
 
 #[dcluster::main]
@@ -89,33 +59,50 @@ async fn main(client: Client) -> anyhow::Result<()> {
     let seconds = started.elapsed().as_secs_f64();
 
     let status: Value = serde_json::from_str(&client.status().await?)?;
+    let (distinct, words) = tally.sizes();
     let mut report = json!({
-        "files": tally.files, "bytes": tally.bytes, "words": tally.words.values().sum::<u64>(),
-        "distinct": tally.words.len(), "binary": found.binary, "unreadable": found.unreadable,
-        "workers": status["workers"].as_array().map_or(0, Vec::len), "seconds": seconds, "top": top(&tally),
+        "files": tally.files, "bytes": tally.bytes, "words": words, "distinct": distinct,
+        "binary": found.binary, "unreadable": found.unreadable,
+        "workers": status["workers"].as_array().map_or(0, Vec::len), "seconds": seconds, "top": tally.top(TOP),
     });
     if verify {
         let started = Instant::now();
-        let alone = count(batches.concat())?;
+        let mut words = HashMap::new();
+        let paths = batches.concat();
+        let bytes = count_words(&paths, &mut words)?;
         let seconds_alone = started.elapsed().as_secs_f64();
+        let alone = Tally::new(words, paths.len() as u64, bytes);
         ensure!(tally == alone, "the table is not the one that is counted on one core");
         report["seconds_alone"] = seconds_alone.into();
         report["speed_up"] = (seconds_alone / seconds).into();
     }
     if as_json {
-        println!("{report}")
+        println!("{report}");
     } else {
-        print(&report, &top(&tally))
+        print(&report, &tally.top(TOP));
     }
     Ok(())
 }
 
-/// The most frequent words; equally frequent ones in alphabetical order.
-fn top(tally: &Tally) -> Vec<(&str, u64)> {
-    let mut words: Vec<_> = tally.words.iter().map(|(word, times)| (word.as_str(), *times)).collect();
-    words.sort_unstable_by_key(|&(word, times)| (Reverse(times), word));
-    words.truncate(TOP);
-    words
+/// Adds the words of these files, and returns how many bytes they have.
+///
+/// A word is a run of letters; ASCII capitals count as small letters.
+fn count_words(paths: &[PathBuf], words: &mut HashMap<String, u64>) -> anyhow::Result<u64> {
+    let mut bytes_read = 0;
+    for path in paths {
+        let read = std::fs::read(path);
+        let mut bytes = read.with_context(|| format!("{} cannot be read any more", path.display()))?;
+        bytes_read += bytes.len() as u64;
+        bytes.make_ascii_lowercase();
+        let text = String::from_utf8_lossy(&bytes);
+        for word in text.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty()) {
+            match words.get_mut(word) {
+                Some(times) => *times += 1,
+                None => drop(words.insert(word.to_owned(), 1)),
+            }
+        }
+    }
+    Ok(bytes_read)
 }
 
 fn print(report: &Value, top: &[(&str, u64)]) {
