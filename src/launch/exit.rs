@@ -1,6 +1,6 @@
 //! The exit codes of every dcluster process, in one place, and the two ways out.
 //!
-//! The table is printed by `dcluster help exit-codes`. A driver's own code passes through unchanged.
+//! The table is printed by `dcluster --help`. A driver's own code passes through unchanged.
 
 #![allow(unsafe_code)] // `_exit` has no safe wrapper
 
