@@ -190,6 +190,10 @@ impl Client {
     /// let table = client.scatter(vec![1.0_f64; 1 << 16]).await?;
     /// assert_eq!(client.submit(sum::call(&table)).await?, 65536.0);
     /// assert_eq!(client.who_has([&table]).await?[0].len(), 1);
+    ///
+    /// let parts = client.scatter_all((0..4).map(|part| vec![f64::from(part); 8])).await?;
+    /// let sums = client.map(sum::call, &parts);
+    /// assert_eq!(client.gather(sums).await?, [0.0, 8.0, 16.0, 24.0]);
     /// # Ok(()) }
     /// ```
     ///
