@@ -7,5 +7,7 @@ mod commands;
 mod local;
 #[cfg(feature = "mpi")]
 mod mpirun;
+#[cfg(feature = "mpi")]
+mod mpirun_script;
 mod srun;
 mod stage;
