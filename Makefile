@@ -61,8 +61,9 @@ build: ## the release program, target/release/dcluster
 	$(CARGO) build --release --locked
 
 .PHONY: run
-run: build ## a real job on a real cluster: N=4 ranks count the words below DIR=…
-	$(CARGO) build --release --locked --example $(JOB)
+run: ## a real job on a real cluster: N=4 ranks count the words below DIR=…
+	@.ci/setup build
+	$(CARGO) build --release --locked --bins --example $(JOB)
 	launchers/mpirun.sh -n $(N) $(TARGET)/release/dcluster run -- $(TARGET)/release/examples/$(JOB) $(DIR)
 
 .PHONY: test

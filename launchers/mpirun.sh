@@ -104,7 +104,8 @@ trap 'rm -f "$DCLUSTER_EXIT_CODE_FILE"' EXIT
 "$mpirun" "$@" <&0 &
 ranks=$!
 # Ctrl-C reaches mpirun by itself, and twice would be taken for "at once".
-trap : INT
+interrupted=
+trap interrupted=1 INT
 for signal in TERM USR1 USR2; do
     # shellcheck disable=SC2064 # the name is meant to be put in here
     trap "kill -$signal $ranks 2>/dev/null || true" "$signal"
@@ -117,7 +118,10 @@ while kill -0 "$ranks" 2>/dev/null; do
     wait "$ranks" || code=$?
 done
 
-if [ -s "$DCLUSTER_EXIT_CODE_FILE" ]; then
+# (mpirun makes a TERM of it for the ranks)
+if [ -n "$interrupted" ]; then
+    code=130
+elif [ -s "$DCLUSTER_EXIT_CODE_FILE" ]; then
     code=$(cat "$DCLUSTER_EXIT_CODE_FILE")
 fi
 exit "$code"

@@ -8,5 +8,7 @@ mod examples;
 mod local;
 #[cfg(feature = "mpi")]
 mod mpirun;
+#[cfg(feature = "mpi")]
+mod mpirun_script;
 mod srun;
 mod stage;

@@ -92,13 +92,13 @@ impl Stage {
         command
     }
 
-    #[cfg(feature = "mpi")]
     /// `mpirun -n RANKS` with what a test machine needs; the program and its arguments follow.
+    #[cfg(feature = "mpi")]
     pub(crate) fn mpirun(&self, ranks: u32) -> Command {
-        let mut command = self.command("mpirun");
+        let mpirun = std::env::var("MPIRUN").unwrap_or_else(|_| "mpirun".to_owned());
+        let mut command = self.command(&mpirun);
         command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-        let version = Command::new("mpirun").arg("--version").output().expect("mpirun is installed");
-        if String::from_utf8_lossy(&version.stdout).contains("Open MPI") {
+        if is_open_mpi() {
             command.args(["--oversubscribe", "--bind-to", "none"]);
         }
         command.args(["-n", &ranks.to_string()]);
@@ -180,6 +180,12 @@ impl Actor {
         signal(self.child.id() as i32, number);
     }
 
+    /// Signals it and all in the process group that it leads.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn signal_group(&self, number: i32) {
+        signal(-(self.child.id() as i32), number);
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("a child").is_none()
     }
@@ -218,6 +224,14 @@ impl End {
     pub(crate) fn assert_code(&self, code: i32) {
         assert_eq!(self.code, Some(code), "{}\n{}", self.output, self.errors);
     }
+}
+
+/// Whether the `mpirun` of these tests is Open MPI's.
+#[cfg(feature = "mpi")]
+pub(crate) fn is_open_mpi() -> bool {
+    let mpirun = std::env::var("MPIRUN").unwrap_or_else(|_| "mpirun".to_owned());
+    let version = Command::new(mpirun).arg("--version").output().expect("mpirun is installed");
+    String::from_utf8_lossy(&version.stdout).contains("Open MPI")
 }
 
 pub(crate) fn signal(process: i32, number: i32) {

@@ -50,9 +50,9 @@ impl SchedulerCore {
             let error = self.blame(slot, blame::Cause::ScatteredDataLost);
             return self.steps.push(Step::Fail(slot, error));
         }
-        let inputs = self.tasks[slot].inputs.clone();
         let (mut missing, mut error) = (0, None);
-        for &input in &inputs {
+        for index in 0..self.tasks[slot].inputs.len() {
+            let input = self.tasks[slot].inputs[index];
             self.tasks[input].wanted_by += 1;
             match &self.tasks[input].state {
                 State::Held | State::Inline(_) => continue,

@@ -208,7 +208,6 @@ impl SchedulerCore {
         task.estimate_us = estimate_us;
         task.assignment = self.assignments;
         self.workers.book(&mut self.tasks, worker, slot, missing > 0);
-        self.note_inbound(worker, slot);
         let task = &self.tasks[slot];
         let assignment = Assignment {
             task: self.tasks.id(slot),
@@ -218,6 +217,10 @@ impl SchedulerCore {
             inputs: task.inputs.iter().map(|input| self.source(worker, *input)).collect(),
         };
         effects.assign(worker, &assignment);
+        let is_large = |input: &Input<'_>| matches!(input.source, Source::Remote { nbytes, .. } if nbytes >= INBOUND_BYTES_MIN);
+        if assignment.inputs.iter().any(is_large) {
+            self.note_inbound(worker, slot);
+        }
     }
 
     /// Where `worker` gets an input from.

@@ -58,6 +58,7 @@ pub(super) struct Hub {
     pub(super) address: String,
     booked: Rc<Notify>,
     stop: StopHandle,
+    workers_expected: u32,
     workers_lost: Arc<AtomicU32>,
     next_client: u32,
     next_worker: u32,
@@ -115,6 +116,7 @@ impl Hub {
             address: address.to_owned(),
             booked: Rc::new(Notify::new()),
             stop: config.stop.clone(),
+            workers_expected: config.workers_expected,
             workers_lost: Arc::clone(&config.workers_lost),
             next_client: 0,
             next_worker: 0,
@@ -364,12 +366,22 @@ impl Hub {
                 }
                 if !ending {
                     self.workers_lost.fetch_add(1, Ordering::Relaxed);
+                    self.end_without_workers();
                 }
                 self.core.worker_left(worker, Departure::Lost, &mut self.post);
             }
         }
         self.post.close(peer);
         self.booked.notify_one();
+    }
+
+    /// Ends a cluster that was started with workers when none is left: nobody starts others.
+    fn end_without_workers(&self) {
+        let all_came = self.workers_expected > 0 && self.next_worker >= self.workers_expected;
+        if all_came && self.workers_lost.load(Ordering::Relaxed) == self.next_worker {
+            let reason = "all workers have died".to_owned();
+            self.stop.stop(Shutdown { reason, code: super::WORKERS_LOST });
+        }
     }
 
     /// Tells everybody that the cluster ends.

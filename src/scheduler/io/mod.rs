@@ -27,6 +27,9 @@ use crate::wire::worker::Shutdown;
 /// How long peers may take to leave once the cluster ends.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
 
+/// The exit code of a cluster whose workers have all died.
+pub const WORKERS_LOST: i32 = 75;
+
 /// What a scheduler is started with.
 #[derive(Debug, Clone, Default)]
 pub struct SchedulerConfig {
@@ -34,7 +37,8 @@ pub struct SchedulerConfig {
     pub tuning: Tuning,
     /// Ends it from outside.
     pub stop: StopHandle,
-    /// How many workers are on their way from the start; an early end waits for them, so that each is told.
+    /// How many workers are on their way from the start: an early end waits for them, so that each is told, and the
+    /// death of all is the end. With 0 workers come and go.
     pub workers_expected: u32,
     /// Counts workers that left before the end.
     pub workers_lost: Arc<AtomicU32>,

@@ -1,0 +1,144 @@
+//! Clusters under `launchers/mpirun.sh`, which lets the others live on when a rank dies and still has the right code.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::stage::{ENDING_MAX, Stage, dcluster, example, is_open_mpi, signal, wait_for};
+
+/// `launchers/mpirun.sh -n 3`; the program and its arguments follow.
+fn script(stage: &Stage) -> Command {
+    let mut command = stage.command(Path::new(env!("CARGO_MANIFEST_DIR")).join("launchers/mpirun.sh"));
+    fs::create_dir_all(temporary(stage)).expect("a directory");
+    command.args(["-n", "3"]).env("TMPDIR", temporary(stage));
+    command
+}
+
+fn run(stage: &Stage, driver: &str) -> Command {
+    let mut command = script(stage);
+    command.args([dcluster(), "run", "--", "sh", "-c", driver]);
+    command
+}
+
+fn temporary(stage: &Stage) -> PathBuf {
+    stage.path().join("tmp")
+}
+
+#[track_caller]
+fn assert_nothing_left(stage: &Stage) {
+    stage.assert_nothing_left();
+    let entries = fs::read_dir(temporary(stage)).expect("a directory").flatten();
+    let codes = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("dcluster-"));
+    assert_eq!(codes.count(), 0, "the file of the exit code is left");
+}
+
+fn pid(process: &serde_json::Value) -> i32 {
+    process["pid"].as_i64().expect("a process id") as i32
+}
+
+#[test]
+fn every_exit_code_comes_out() {
+    for (words, code) in [(&["ok"][..], 0), (&["code", "7"], 7), (&["error"], 1), (&["panic"], 101)] {
+        let stage = Stage::new();
+        stage.run(script(&stage).arg(example("exits")).args(words)).assert_code(code);
+        assert_nothing_left(&stage);
+    }
+    let stage = Stage::new();
+    stage.run(script(&stage).args([dcluster(), "run", "--", "no-such-program"])).assert_code(127);
+    stage.run(script(&stage).args([dcluster(), "--nonsense"])).assert_code(2);
+}
+
+#[test]
+fn a_dead_worker_is_survived_and_the_drivers_code_comes_out() {
+    if !is_open_mpi() {
+        return a_dead_worker_ends_all_under_another_mpi();
+    }
+    let stage = Stage::new();
+    let go = stage.path().join("go");
+    let driver =
+        format!("while [ ! -e {} ]; do sleep 0.1; done; {} status; exit 6", go.display(), dcluster());
+    let cluster = stage.start(&mut run(&stage, &driver));
+    let status = stage.workers(2);
+    signal(pid(&status["workers"][0]), libc::SIGKILL);
+    stage.workers(1);
+    fs::write(&go, "").expect("a file");
+    let end = cluster.end_within(ENDING_MAX);
+    end.assert_code(6);
+    assert!(end.output.contains("workers    1"), "{}", end.output);
+    assert_nothing_left(&stage);
+}
+
+fn a_dead_worker_ends_all_under_another_mpi() {
+    let stage = Stage::new();
+    let cluster = stage.start(&mut run(&stage, "sleep 600"));
+    signal(pid(&stage.workers(2)["workers"][0]), libc::SIGKILL);
+    assert_ne!(cluster.end_within(ENDING_MAX).code, Some(0));
+    assert_nothing_left(&stage);
+}
+
+#[test]
+fn the_death_of_all_workers_is_the_end() {
+    let stage = Stage::new();
+    let cluster = stage.start(&mut run(&stage, "sleep 600 & sleep 600"));
+    let status = stage.workers(2);
+    for worker in status["workers"].as_array().expect("a list") {
+        signal(pid(worker), libc::SIGKILL);
+    }
+    let end = cluster.end_within(ENDING_MAX);
+    if is_open_mpi() {
+        end.assert_code(75);
+    } else {
+        assert_ne!(end.code, Some(0));
+    }
+    assert_nothing_left(&stage);
+}
+
+#[test]
+fn a_killed_rank_0_is_137() {
+    let stage = Stage::new();
+    let cluster = stage.start(&mut run(&stage, "sleep 600 & sleep 600"));
+    let status = stage.workers(2);
+    signal(pid(&status["scheduler"]), libc::SIGKILL);
+    let end = cluster.end_within(ENDING_MAX);
+    if is_open_mpi() {
+        end.assert_code(137);
+    } else {
+        assert_ne!(end.code, Some(0));
+    }
+    assert_nothing_left(&stage);
+}
+
+#[test]
+fn ctrl_c_is_130_and_sigterm_143() {
+    for (number, code) in [(libc::SIGINT, 130), (libc::SIGTERM, 143)] {
+        let stage = Stage::new();
+        let mut command = run(&stage, "echo ready; sleep 600 & sleep 600");
+        // A terminal's Ctrl-C goes to the whole group.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let cluster = stage.start(&mut command);
+        cluster.prints("ready");
+        stage.workers(2);
+        if number == libc::SIGINT {
+            cluster.signal_group(number);
+        } else {
+            cluster.signal(number);
+        }
+        let end = cluster.end_within(ENDING_MAX);
+        if is_open_mpi() {
+            end.assert_code(code);
+        } else {
+            assert_ne!(end.code, Some(0));
+        }
+        assert_nothing_left(&stage);
+    }
+}
+
+#[test]
+fn a_driver_does_not_write_the_code_of_its_launcher() {
+    let stage = Stage::new();
+    let inner = format!("env | grep DCLUSTER_EXIT_CODE_FILE; {} --nonsense; exit 4", dcluster());
+    let end = stage.run(&mut run(&stage, &inner));
+    end.assert_code(4);
+    assert!(!end.output.contains("DCLUSTER_EXIT_CODE_FILE"), "{}", end.output);
+    wait_for("all ranks to end", || stage.processes().is_empty().then_some(()));
+}
