@@ -26,7 +26,9 @@ impl Found {
     /// The text files below these directories, or below some of the machine's if there are none.
     pub(crate) fn below(directories: &[PathBuf]) -> anyhow::Result<Self> {
         let mut found = Self::default();
-        for directory in directories {
+        let mut sorted = directories.to_vec();
+        sorted.sort_unstable();
+        for directory in &sorted {
             found.add(directory)?;
         }
         let home = std::env::home_dir().unwrap_or_default();
@@ -37,13 +39,15 @@ impl Found {
             }
         }
         found.files.sort_unstable();
-        found.files.dedup();
         ensure!(!found.files.is_empty(), "there is nothing to count: {found}");
         Ok(found)
     }
 
-    /// Symbolic links are not followed, so that no file is read twice.
+    /// Reads no file twice: symbolic links are not followed, and a directory below an earlier one is passed over.
     fn add(&mut self, directory: &Path) -> anyhow::Result<()> {
+        if self.directories.iter().any(|earlier| directory.starts_with(earlier)) {
+            return Ok(());
+        }
         self.directories.push(directory.to_owned());
         std::fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
         for entry in WalkDir::new(directory) {

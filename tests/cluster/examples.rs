@@ -109,7 +109,7 @@ fn report(command: &mut Command, stage: &Stage) -> serde_json::Value {
 
 fn expected_report(workers: usize) -> serde_json::Value {
     json!({
-        "files": 2, "bytes": 51, "binary": 1, "unreadable": 0, "workers": workers, "words": 10, "distinct": 7,
+        "files": 2, "bytes": 52, "binary": 1, "unreadable": 0, "workers": workers, "words": 11, "distinct": 7,
         "top": [["cat", 3], ["a", 2], ["the", 2], ["caf\u{e9}", 1], ["dogs", 1], ["s", 1], ["whiskers", 1]],
     })
 }
