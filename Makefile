@@ -11,13 +11,15 @@ export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin:/sbin:/usr/lib64/ope
 # How many ranks `make run` and the examples start: one scheduler and N - 1 workers.
 N ?= 4
 
-# The job of `make run`, and the directory it reads.
+# The job of `make run`, and the directories it reads: the machine's documentation and sources unless given.
 JOB ?= word_count
-DIR ?= /usr/share
+DIR ?=
 
 # Every example by name: the stage `examples` runs each under mpirun and fails if examples/ holds another one.
 # EXAMPLE_ARGS_<name> are the arguments of one.
-EXAMPLES :=
+EXAMPLES := as_completed attach blocking_client branches chains csv_sum exits future_life load_process_write \
+	map_two_inputs rosenbrock scatter tree_sum wait_first word_count
+EXAMPLE_ARGS_word_count := src tests examples
 EXAMPLE_SECONDS_MAX := 120
 
 # Tests that start MPI ranks have a word `mpi…` in their name; these run once more built against MPICH.
@@ -59,8 +61,9 @@ build: ## the release program, target/release/dcluster
 	$(CARGO) build --release --locked
 
 .PHONY: run
-run: build ## a real job on a real cluster: N=4 ranks count the words below DIR=/usr/share
-	$(CARGO) build --release --locked --example $(JOB)
+run: ## a real job on a real cluster: N=4 ranks count the words below DIR=…
+	@.ci/setup build
+	$(CARGO) build --release --locked --bins --example $(JOB)
 	launchers/mpirun.sh -n $(N) $(TARGET)/release/dcluster run -- $(TARGET)/release/examples/$(JOB) $(DIR)
 
 .PHONY: test

@@ -17,15 +17,6 @@ use proc_macro::TokenStream;
 ///
 /// Options: `impure` (equal calls are different tasks), `name = "…"` (instead of the function's path),
 /// `crate = path` (where dcluster is, if it is renamed).
-///
-/// ```ignore
-/// #[dcluster::task]
-/// fn inc(x: i64) -> i64 {
-///     x + 1
-/// }
-///
-/// let future = client.submit(inc::call(10));
-/// ```
 #[proc_macro_attribute]
 pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
     task::expand(options.into(), item.into()).unwrap_or_else(|error| error.into_compile_error()).into()
@@ -33,14 +24,8 @@ pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Makes the program a cluster and the function its driver, which runs once, with a client.
 ///
-/// ```ignore
-/// #[dcluster::main]
-/// async fn main(client: Client) -> dcluster::Result<()> {
-///     Ok(())
-/// }
-/// ```
-///
-/// Without `async`, the client is a `dcluster::blocking::Client`.
+/// The driver returns nothing, an `ExitCode`, or a `Result` of one of these with an error that can be shown; that
+/// becomes the exit code of every rank. Without `async`, the client is a `dcluster::blocking::Client`.
 #[proc_macro_attribute]
 pub fn main(options: TokenStream, item: TokenStream) -> TokenStream {
     let expanded = entry::expand(options.into(), item.into()).unwrap_or_else(|error| {

@@ -40,8 +40,9 @@ pub struct Arguments {
 pub struct Global {
     /// The connection file of the cluster
     ///
-    /// A cluster writes it when it starts, and a client finds the cluster by it. Without this option the file of the
-    /// job (--job, or the one this runs in) is taken, else the newest of your clusters.
+    /// It holds the cluster's address and the key to it. A command that starts a cluster writes it here, the others
+    /// read it. Without this option and --job: the file of the batch job this runs in, else of your only running
+    /// cluster.
     #[arg(
         long,
         global = true,
@@ -52,11 +53,11 @@ pub struct Global {
     #[arg(visible_alias = "connect", value_hint = ValueHint::FilePath)]
     pub connection_file: Option<PathBuf>,
 
-    /// The job whose cluster is meant
-    #[arg(long, global = true, value_name = "ID", conflicts_with = "connection_file")]
+    /// The batch job whose cluster is meant (goes before the connection file)
+    #[arg(long, global = true, value_name = "ID")]
     pub job: Option<String>,
 
-    /// Print facts as JSON, for programs
+    /// Print JSON instead of text, for programs
     #[arg(long, global = true)]
     pub json: bool,
 
@@ -65,9 +66,10 @@ pub struct Global {
     #[arg(value_hint = ValueHint::DirPath)]
     pub log_dir: Option<PathBuf>,
 
-    /// A library of tasks for the workers (repeatable)
+    /// A library of tasks for the workers, such as libmine.so (repeatable)
     ///
-    /// A cdylib that uses the same #[dcluster::task] macro, for example libmine.so.
+    /// A cdylib with #[dcluster::task] functions and one dcluster::export_tasks!(), built with the same dcluster and
+    /// compiler as this program. Where the driver links dcluster, its own tasks need no library.
     #[arg(long, global = true, value_name = "LIBRARY", env = "DCLUSTER_TASKS", hide_env_values = true)]
     #[arg(value_delimiter = ':', value_hint = ValueHint::FilePath)]
     pub tasks: Vec<PathBuf>,
@@ -78,8 +80,9 @@ pub struct Global {
 pub enum Command {
     /// Start the cluster with PROGRAM as its driver, and end with it
     ///
-    /// PROGRAM runs beside rank 0 with DCLUSTER_CONNECTION_FILE set. When it ends, all ranks end with its exit code. If
-    /// PROGRAM links dcluster, the workers know its tasks.
+    /// Under mpirun or srun: rank 0 schedules and runs PROGRAM beside it, with DCLUSTER_CONNECTION_FILE set; the other
+    /// ranks work. When PROGRAM ends, all ranks end with its exit code. If PROGRAM links dcluster, the workers have its
+    /// tasks. Without a launcher the cluster is on this machine, as with dcluster local.
     #[command(after_help = RUN_EXAMPLES)]
     Run(Run),
 
@@ -87,21 +90,21 @@ pub enum Command {
     #[command(after_help = LOCAL_EXAMPLES)]
     Local(Local),
 
-    /// Start a scheduler alone; workers join it by its connection file
+    /// Start a scheduler alone, by hand; workers join it by its connection file
     #[command(after_help = ROLES_EXAMPLES)]
     Scheduler,
 
-    /// Start a worker that joins a running cluster
+    /// Start one more worker, by hand, that joins a running cluster
     #[command(after_help = ROLES_EXAMPLES)]
     Worker(Worker),
 
     /// Show workers, tasks and clients of a cluster
     Status,
 
-    /// End a cluster, all ranks
+    /// End a cluster: driver, scheduler and all workers
     Stop(Stop),
 
-    /// Draw where ranks are bound
+    /// Draw which cores and memory each rank has, with a warning for each bad binding
     ///
     /// Under a launcher: of its ranks, without starting a cluster. By hand: of the cluster that --connection-file or
     /// --job names, else of this machine.
@@ -111,7 +114,9 @@ pub enum Command {
     /// Check MPI, launcher, hwloc, network and limits, and say what to fix
     Doctor,
 
-    /// Say why a task waits, why it ran where it ran, and what holds its memory
+    /// Say why a task waits, where it runs, and what holds its memory
+    ///
+    /// KEY is what Future::key() gives. A task is known while a future, or a task that waits for it, wants it.
     Explain(Explain),
 
     /// Measure this machine: rates, latencies and memory per task
@@ -186,7 +191,7 @@ pub struct Topo {
 /// Options of `explain`.
 #[derive(Debug, Clone, Args)]
 pub struct Explain {
-    /// The key: your own name for it, its display form (inc-1f0c…) or its hexadecimal digits
+    /// Your own name for the key, inc-1f0c2d3e as in errors, or its hexadecimal digits
     pub key: String,
 }
 
@@ -235,7 +240,7 @@ const EXAMPLES: &str = "\
 Examples:
   mpirun -n 4 dcluster                   a cluster of three workers, until it is stopped
   mpirun -n 4 dcluster run -- ./app      the same with ./app as its driver; ends when ./app ends
-  srun dcluster run -- python run.py     in a Slurm allocation, with any program
+  srun dcluster run -- ./app             the same in a Slurm allocation
   dcluster local -- ./app                on this machine, without MPI
   dcluster status                        from another terminal or a login node
   dcluster doctor                        when something does not work";
@@ -243,8 +248,8 @@ Examples:
 const ENVIRONMENT: &str = "\
 Environment:
   DCLUSTER_CONNECTION_FILE   the connection file, as --connection-file
-  DCLUSTER_WORKERS           workers of a local cluster
-  DCLUSTER_THREADS           threads of each worker
+  DCLUSTER_WORKERS           workers of a cluster on one machine (dcluster local, or ./app by itself)
+  DCLUSTER_THREADS           threads of each of its workers, or of dcluster worker
   DCLUSTER_TASKS             libraries of tasks, separated by colons
   DCLUSTER_LOG               what to log: error, warn, info, debug, trace, or per module
   DCLUSTER_LOG_DIR           one log file per rank in this directory
@@ -254,11 +259,11 @@ Environment:
 const RUN_EXAMPLES: &str = "\
 Examples:
   mpirun -n 4 dcluster run -- ./app input.txt
-  srun -N 2 --ntasks-per-node=4 dcluster run -- python run.py
+  srun -N 2 --ntasks-per-node=4 dcluster run -- ./app
   mpirun -n 4 dcluster --tasks libmine.so run -- ./driver.sh
 
-SIGTERM and Ctrl-C end the driver and then the cluster; SIGUSR1 and SIGUSR2 are handed to the driver. What the driver
-leaves running when it ends is ended too.";
+SIGTERM and Ctrl-C end the driver and then the cluster; SIGUSR1 and SIGUSR2 are handed to the
+driver. What the driver leaves running when it ends is ended too.";
 
 const BENCH_EXAMPLES: &str = "\
 Examples:

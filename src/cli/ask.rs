@@ -24,8 +24,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(20);
 /// [`FindError`] if there is none, or more than one.
 pub(super) fn find(global: &Global) -> Result<(PathBuf, ConnectionFile), FindError> {
     let selector = match (&global.connection_file, &global.job) {
-        (Some(file), _) => Selector::Path(file.clone()),
-        (None, Some(job)) => Selector::Job(job.clone()),
+        // The file may be there for another command's sake: its variable is set for every driver.
+        (_, Some(job)) => Selector::Job(job.clone()),
+        (Some(file), None) => Selector::Path(file.clone()),
         (None, None) => Selector::Only,
     };
     Surroundings::of_process().find(&selector)

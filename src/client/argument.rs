@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
+use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 
@@ -141,6 +142,12 @@ impl<P: Data> IntoArgument<P> for &P {
 }
 
 impl IntoArgument<String> for &str {
+    fn put(self, arguments: &mut ArgumentList) {
+        arguments.put_value(self);
+    }
+}
+
+impl IntoArgument<PathBuf> for &Path {
     fn put(self, arguments: &mut ArgumentList) {
         arguments.put_value(self);
     }

@@ -25,6 +25,26 @@ use crate::security::{ConnectionFile, Selector};
 use crate::wire::client::Query;
 
 /// A connection to a cluster; see [`client::Client`].
+///
+/// ```
+/// use dcluster::prelude::*;
+///
+/// #[dcluster::task]
+/// fn inc(x: i64) -> i64 {
+///     x + 1
+/// }
+///
+/// #[dcluster::main]
+/// fn main(client: blocking::Client) -> dcluster::Result<()> {
+///     let futures = client.map(inc::call, 0..3);
+///     for future in client.as_completed(futures.clone()) {
+///         assert!(future.done());
+///     }
+///     assert_eq!(client.gather(&futures)?, [1, 2, 3]);
+///     assert_eq!(client.submit(inc::call(&futures[2])).result()?, 4);
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Client {
     inner: client::Client,
@@ -65,6 +85,11 @@ impl Client {
     /// As [`client::Client::connect_with`].
     pub fn connect_with(file: ConnectionFile) -> Result<Self> {
         wait_for(client::Client::connect_with(file)).map(Self::from)
+    }
+
+    /// The connection file by which the cluster was found, and by which other clients find it.
+    pub fn connection_file(&self) -> Option<&Path> {
+        self.inner.connection_file()
     }
 
     /// The scheduler's `host:port`.

@@ -30,6 +30,34 @@ const STATUS: Duration = Duration::from_secs(1);
 ///
 /// `M` says whether waiting is [`Async`] or [`Blocking`]; [`blocking::Future`](super::blocking::Future) is the
 /// latter.
+///
+/// ```
+/// use dcluster::prelude::*;
+///
+/// #[dcluster::task]
+/// fn half(x: i64) -> Result<i64, String> {
+///     if x % 2 == 0 { Ok(x / 2) } else { Err(format!("{x} is odd")) }
+/// }
+///
+/// #[dcluster::main]
+/// async fn main(client: Client) -> dcluster::Result<()> {
+///     let good = client.submit(half::call(6));
+///     assert_eq!(good.result().await?, 3);
+///     assert_eq!(good.status(), Status::Finished);
+///     assert!(format!("{good:?}").starts_with("<Future: finished, type: i64, key: half-"));
+///
+///     let bad = client.submit(half::call(7));
+///     let after = client.submit(half::call(&bad)); // fails with the error of `bad`
+///     assert!(after.exception().await.unwrap().to_string().contains("7 is odd"));
+///     assert_eq!(after.status(), Status::Error);
+///
+///     let unwanted = client.submit(half::call(8));
+///     unwanted.cancel();
+///     assert!(unwanted.done() && unwanted.cancelled());
+///     assert!(matches!(unwanted.result().await, Err(Error::Cancelled { .. })));
+///     Ok(())
+/// }
+/// ```
 pub struct Future<T, M = Async> {
     reference: Arc<Reference>,
     result: PhantomData<fn() -> (T, M)>,
@@ -88,7 +116,8 @@ impl<T, M> Future<T, M> {
     #[doc(hidden)]
     pub fn of(input: Input) -> Self {
         static NOWHERE: OnceLock<Arc<Link>> = OnceLock::new();
-        let link = NOWHERE.get_or_init(|| Arc::new(Link { session: Arc::new(Session::detached()) }));
+        let link = NOWHERE
+            .get_or_init(|| Arc::new(Link { session: Arc::new(Session::detached()), connection_file: None }));
         Self::new(link.clone(), input.future, input.key, Name::Function("nowhere"))
     }
 

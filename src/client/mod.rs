@@ -60,6 +60,34 @@ pub enum Force {
 ///
 /// A clone is another handle of the same connection. It is closed by [`close`](Self::close), or when the last
 /// handle and the last of its futures are dropped.
+///
+/// Submitting never waits: `submit` and `map` return futures at once, and calls leave in batches.
+///
+/// ```
+/// use dcluster::prelude::*;
+///
+/// #[dcluster::task]
+/// fn inc(x: i64) -> i64 {
+///     x + 1
+/// }
+///
+/// #[dcluster::task]
+/// fn add(x: i64, y: i64) -> i64 {
+///     x + y
+/// }
+///
+/// #[dcluster::main]
+/// async fn main(client: Client) -> dcluster::Result<()> {
+///     let xs = client.map(inc::call, 0..4);
+///     let sums = client.map(add::call, (&xs, 10..)); // zipped, until the shorter one ends
+///     assert_eq!(client.gather(&sums).await?, [11, 13, 15, 17]);
+///
+///     // An equal call is the same task: it does not run again.
+///     let again = client.submit(inc::call(0));
+///     assert_eq!(again.key(), xs[0].key());
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Client {
     link: Arc<Link>,
@@ -72,8 +100,7 @@ impl Client {
     /// [`Error::Connect`] if the file cannot be used or nobody answers as it says.
     pub async fn connect(file: impl AsRef<Path>) -> Result<Self> {
         let path = file.as_ref();
-        let session = connect::connect(connect::read_file(path)?, Some(path)).await?;
-        Ok(Self { link: Arc::new(Link { session }) })
+        Self::connect_as(connect::read_file(path)?, Some(path)).await
     }
 
     /// Connects to the cluster that `selector` means: a file, a job's, or the only one that runs.
@@ -82,8 +109,7 @@ impl Client {
     /// [`Error::Connect`] if there is not exactly one, or if it does not answer.
     pub async fn find(selector: &Selector) -> Result<Self> {
         let (path, file) = connect::find(selector)?;
-        let session = connect::connect(file, Some(&path)).await?;
-        Ok(Self { link: Arc::new(Link { session }) })
+        Self::connect_as(file, Some(&path)).await
     }
 
     /// Connects with the content of a connection file.
@@ -91,8 +117,17 @@ impl Client {
     /// # Errors
     /// [`Error::Connect`] if nobody answers at its address, or somebody else.
     pub async fn connect_with(file: ConnectionFile) -> Result<Self> {
-        let session = connect::connect(file, None).await?;
-        Ok(Self { link: Arc::new(Link { session }) })
+        Self::connect_as(file, None).await
+    }
+
+    async fn connect_as(file: ConnectionFile, path: Option<&Path>) -> Result<Self> {
+        let session = connect::connect(file, path).await?;
+        Ok(Self { link: Arc::new(Link { session, connection_file: path.map(Path::to_owned) }) })
+    }
+
+    /// The connection file by which the cluster was found, and by which other clients find it.
+    pub fn connection_file(&self) -> Option<&Path> {
+        self.link.connection_file.as_deref()
     }
 
     /// The scheduler's `host:port`.
@@ -124,6 +159,20 @@ impl Client {
 
     /// [`gather`](Self::gather), which may leave out what failed.
     ///
+    /// ```
+    /// # use dcluster::prelude::*;
+    /// # #[dcluster::task] fn parse(text: String) -> Result<i64, std::num::ParseIntError> { text.parse() }
+    /// # #[dcluster::main] async fn main(client: Client) -> dcluster::Result<()> {
+    /// let numbers = client.map(parse::call, ["1", "two", "3"].map(str::to_owned));
+    /// assert!(client.gather(&numbers).await.is_err());
+    /// assert_eq!(client.gather_with(OnError::Skip, &numbers).await?, [1, 3]);
+    ///
+    /// // Any container of futures comes back as the same container of results.
+    /// let (first, last) = client.gather((&numbers[0], &numbers[2])).await?;
+    /// assert_eq!((first, last), (1, 3));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// With [`OnError::Skip`], only errors that have no list or map around them.
     pub async fn gather_with<G: Gather>(&self, on_error: OnError, futures: G) -> Result<G::Output> {
@@ -131,6 +180,22 @@ impl Client {
     }
 
     /// Sends a value to a worker, and returns its future when it is there.
+    ///
+    /// The bytes go to the worker and not through the scheduler. Tasks that take the value by reference share it.
+    ///
+    /// ```
+    /// # use dcluster::prelude::*;
+    /// # #[dcluster::task] fn sum(values: &[f64]) -> f64 { values.iter().sum() }
+    /// # #[dcluster::main] async fn main(client: Client) -> dcluster::Result<()> {
+    /// let table = client.scatter(vec![1.0_f64; 1 << 16]).await?;
+    /// assert_eq!(client.submit(sum::call(&table)).await?, 65536.0);
+    /// assert_eq!(client.who_has([&table]).await?[0].len(), 1);
+    ///
+    /// let parts = client.scatter_all((0..4).map(|part| vec![f64::from(part); 8])).await?;
+    /// let sums = client.map(sum::call, &parts);
+    /// assert_eq!(client.gather(sums).await?, [0.0, 8.0, 16.0, 24.0]);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Pack`], [`Error::Scatter`], or that of a lost connection.
@@ -184,6 +249,21 @@ impl Client {
 
     /// Waits for futures together.
     ///
+    /// ```
+    /// # use dcluster::prelude::*;
+    /// # #[dcluster::task] fn inc(x: i64) -> i64 { x + 1 }
+    /// # #[dcluster::main] async fn main(client: Client) -> dcluster::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// let futures = client.map(inc::call, 0..8);
+    /// let first = client.wait(&futures, ReturnWhen::FirstCompleted, None).await?;
+    /// assert!(!first.done.is_empty());
+    ///
+    /// let all = client.wait(&futures, ReturnWhen::AllCompleted, Some(Duration::from_secs(60))).await?;
+    /// assert_eq!((all.done.len(), all.not_done.len()), (8, 0));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Timeout`], which says how many are left.
     pub async fn wait<T, F: Borrow<Future<T>>>(
@@ -197,6 +277,24 @@ impl Client {
     }
 
     /// Yields futures in the order in which they are done; failed and cancelled ones too.
+    ///
+    /// ```
+    /// # use dcluster::prelude::*;
+    /// # #[dcluster::task] fn inc(x: i64) -> i64 { x + 1 }
+    /// # #[dcluster::main] async fn main(client: Client) -> dcluster::Result<()> {
+    /// // Start from 0 and go on until a result is large enough: more is added while some are done.
+    /// let mut completed = client.as_completed(client.map(inc::call, 0..2));
+    /// let mut largest = 0;
+    /// while let Some(future) = completed.next().await {
+    ///     let x = future.await?;
+    ///     largest = largest.max(x);
+    ///     if x < 5 {
+    ///         completed.add(client.submit(inc::call(x)));
+    ///     }
+    /// }
+    /// assert_eq!(largest, 5);
+    /// # Ok(()) }
+    /// ```
     pub fn as_completed<T>(&self, futures: impl IntoIterator<Item = Future<T>>) -> AsCompleted<T> {
         AsCompleted::new(&self.link.session, futures)
     }

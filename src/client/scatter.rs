@@ -3,7 +3,6 @@
 //! The scheduler says which worker takes which value, or that the cluster has it; the values travel over the
 //! workers' data ports. A scatter ends when the scheduler knows that every value has arrived.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::stream::{StreamExt, TryStreamExt};
@@ -13,7 +12,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::error::{Error, Result};
 use super::fetch;
 use super::future::{Future, Name};
-use super::session::{Link, Urgency};
+use super::session::{Link, Session, Urgency};
 use crate::model::{Data, FutureId, Key, Packed, Value, WorkerId};
 use crate::wire::client::{Placed, Scatter, ScatterValue};
 
@@ -51,21 +50,21 @@ pub(super) async fn scatter<T: Data, M>(
         return Ok(Vec::new());
     }
     let packed = values.into_iter().map(pack).collect::<Result<Vec<_>>>()?;
-    let (futures, answer) = announce(link, &packed, options);
-    let placed = answer.await.map_err(|_| session.end())?;
-    send(link, placed, &futures, packed).await?;
+    let (futures, answers) = announce(link, &packed, options);
+    let sent = answers.into_iter().zip(packed).map(|(answer, packed)| send(session, answer, packed));
+    futures_util::stream::iter(sent).buffer_unordered(PUTS_MAX).try_collect::<()>().await?;
     for future in &futures {
         future.reference().settled(None).await?;
     }
     Ok(futures)
 }
 
-/// Takes a reference for each value, and asks where the values are to go.
+/// Takes a reference for each value, and asks where each is to go.
 fn announce<T: Data, M>(
     link: &Arc<Link>,
     packed: &[Packed],
     options: &ScatterOptions,
-) -> (Vec<Future<T, M>>, oneshot::Receiver<Vec<Placed>>) {
+) -> (Vec<Future<T, M>>, Vec<oneshot::Receiver<Placed>>) {
     let session = &link.session;
     let mut state = session.lock();
     let mut announced = Vec::with_capacity(packed.len());
@@ -81,26 +80,19 @@ fn announce<T: Data, M>(
     let name = Name::Function(short_type_name::<T>());
     let new_future = |value: &ScatterValue| Future::new(link.clone(), value.future, value.key, name.clone());
     let futures = announced.iter().map(new_future).collect();
-    let answer = state.expect_placement(announced[0].future);
+    let answers = announced.iter().map(|value| state.expect_placement(value.future)).collect();
     state.outbox.scatter(&Scatter { values: announced, workers: options.workers.clone() });
     session.appended(state, Urgency::Now);
-    (futures, answer)
+    (futures, answers)
 }
 
-/// Sends each value to its place.
-async fn send<T, M>(
-    link: &Arc<Link>,
-    placed: Vec<Placed>,
-    futures: &[Future<T, M>],
-    packed: Vec<Packed>,
-) -> Result<()> {
-    let mut values: HashMap<FutureId, Packed> = futures.iter().map(Future::id).zip(packed).collect();
-    let travelling = placed.into_iter().filter_map(|place| {
-        let value = values.remove(&place.future)?;
-        Some((place.worker?, place.task, value))
-    });
-    let puts = travelling.map(|(worker, task, value)| fetch::put(&link.session, worker, task, value));
-    futures_util::stream::iter(puts.collect::<Vec<_>>()).buffer_unordered(PUTS_MAX).try_collect::<()>().await
+/// Sends a value to its place, when that is known, unless the cluster has it.
+async fn send(session: &Arc<Session>, answer: oneshot::Receiver<Placed>, packed: Packed) -> Result<()> {
+    let placed = answer.await.map_err(|_| session.end())?;
+    match placed.worker {
+        Some(worker) => fetch::put(session, worker, placed.task, packed).await,
+        None => Ok(()),
+    }
 }
 
 /// Packs a value that is given away: a large vector of numbers keeps its memory.

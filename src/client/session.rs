@@ -5,6 +5,7 @@
 //! write; that thread otherwise, so that a burst leaves in batches. Next: [`super::state`], [`super::line`].
 
 use std::future::{Future, poll_fn};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread::ThreadId;
@@ -54,6 +55,8 @@ pub(crate) struct Session {
 pub(crate) struct Link {
     /// The client.
     pub(super) session: Arc<Session>,
+    /// Where it found the cluster, if it was a file.
+    pub(super) connection_file: Option<PathBuf>,
 }
 
 impl Drop for Link {

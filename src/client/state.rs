@@ -52,7 +52,7 @@ pub(super) struct State {
     pub(super) peers: BTreeMap<WorkerId, Arc<str>>,
     pub(super) jobs: Vec<Job>,
     replies: HashMap<u32, oneshot::Sender<Result<String, String>>>,
-    placements: HashMap<FutureId, oneshot::Sender<Vec<Placed>>>,
+    placements: HashMap<FutureId, oneshot::Sender<Placed>>,
     next_query: u32,
     function: Option<FunctionId>,
     named: HashSet<FunctionId>,
@@ -262,11 +262,11 @@ impl State {
         (number, receiver)
     }
 
-    /// Expects where the values of a `Scatter` go; `first` is the first of its futures.
-    pub(super) fn expect_placement(&mut self, first: FutureId) -> oneshot::Receiver<Vec<Placed>> {
+    /// Expects where the value of a `Scatter` goes that has this future.
+    pub(super) fn expect_placement(&mut self, future: FutureId) -> oneshot::Receiver<Placed> {
         let (sender, receiver) = oneshot::channel();
         if self.end.is_none() {
-            self.placements.insert(first, sender);
+            self.placements.insert(future, sender);
         }
         receiver
     }
@@ -331,9 +331,10 @@ impl State {
 
     /// Hands places to who scatters.
     pub(super) fn placed(&mut self, placed: Vec<Placed>) {
-        let Some(first) = placed.first() else { return };
-        if let Some(sender) = self.placements.remove(&first.future) {
-            let _ = sender.send(placed);
+        for place in placed {
+            if let Some(sender) = self.placements.remove(&place.future) {
+                let _ = sender.send(place);
+            }
         }
     }
 

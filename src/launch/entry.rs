@@ -36,13 +36,13 @@ where
     Running: Future<Output = R>,
     R: Outcome,
 {
-    enter(Box::new(move |connection| {
+    enter(Box::new(move |connection_file| {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return failed(&error, Exit::Internal),
         };
         runtime.block_on(async {
-            match client::Client::connect_with(connection).await {
+            match client::Client::connect(connection_file).await {
                 Ok(client) => {
                     let code = conclude(driver(client.clone()).await);
                     client.close().await;
@@ -60,7 +60,7 @@ where
     F: FnOnce(blocking::Client) -> R + Send + 'static,
     R: Outcome,
 {
-    enter(Box::new(move |connection| match blocking::Client::connect_with(connection) {
+    enter(Box::new(move |connection_file| match blocking::Client::connect(connection_file) {
         Ok(client) => {
             let code = conclude(driver(client.clone()));
             client.close();
@@ -121,10 +121,7 @@ fn play(part: Part, env: &Environment, body: Body) -> Result<i32, LaunchError> {
         Part::Worker(file) => join(&file, env, &setup, None),
         Part::Leader(launch) => ranks::lead(&launch, env, &setup, DriverSpec::Body(body)),
         Part::Follower(launch) => ranks::follow(&launch, env, &setup),
-        Part::Client(file) => Ok(match ConnectionFile::load(&file) {
-            Ok(connection) => body(connection),
-            Err(error) => failed(&error, Exit::Unavailable),
-        }),
+        Part::Client(file) => Ok(body(file)),
         Part::Local => local::lead(&local_options(env), &setup, DriverSpec::Body(body)),
     }
 }

@@ -1,6 +1,6 @@
 //! The exit codes of every dcluster process, in one place, and the two ways out.
 //!
-//! The table is printed by `dcluster help exit-codes`. A driver's own code passes through unchanged.
+//! The table is printed by `dcluster --help`. A driver's own code passes through unchanged.
 
 #![allow(unsafe_code)] // `_exit` has no safe wrapper
 
@@ -28,8 +28,6 @@ pub enum Exit {
     SchedulerLost,
     /// The last worker died.
     WorkersLost,
-    /// The cluster refused this process's credentials.
-    Refused,
     /// The driver panicked.
     Panic,
     /// A time limit passed.
@@ -48,12 +46,11 @@ const DOCUMENTED: &[(Exit, &str)] = &[
     (Exit::Success, "success"),
     (Exit::Failure, "the driver returned an error, or the command failed"),
     (Exit::Usage, "the command line is wrong"),
-    (Exit::Unavailable, "no cluster is reachable: no connection file, a stale one, or nobody answers"),
+    (Exit::Unavailable, "no cluster is reachable: no connection file, an old one, or nobody answers"),
     (Exit::Internal, "a bug in dcluster; please report it"),
     (Exit::Launch, "the ranks of the launch did not find each other"),
     (Exit::SchedulerLost, "a worker lost its scheduler"),
     (Exit::WorkersLost, "the last worker died"),
-    (Exit::Refused, "the cluster refused the credentials"),
     (Exit::Panic, "the driver panicked"),
     (Exit::Timeout, "a time limit passed"),
     (Exit::NotExecutable, "PROGRAM cannot be executed"),
@@ -76,7 +73,6 @@ impl Exit {
             Self::Launch => 71,
             Self::SchedulerLost => 74,
             Self::WorkersLost => crate::scheduler::io::WORKERS_LOST,
-            Self::Refused => 77,
             Self::Panic => 101,
             Self::Timeout => 124,
             Self::NotExecutable => 126,

@@ -61,6 +61,34 @@ pub enum WorkerKind {
 }
 
 /// A cluster in this process and below it; ends when dropped.
+///
+/// For a program, or a test, that has a `main` of its own. Worker threads run the tasks of the program.
+///
+/// ```
+/// use dcluster::launch::ranks::Setup;
+/// use dcluster::launch::{LocalCluster, LocalOptions};
+/// use dcluster::prelude::*;
+///
+/// #[dcluster::task]
+/// fn inc(x: i64) -> i64 {
+///     x + 1
+/// }
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// #   let directory = tempfile::tempdir()?;
+/// #   let setup = Setup { connection_file: Some(directory.path().join("cluster.json")), ..Setup::default() };
+/// #   #[cfg(any())]
+///     let setup = Setup::default();
+///     let options = LocalOptions { workers: Some(2), threads: Some(1), ..LocalOptions::default() };
+///     let cluster = LocalCluster::start(&options, &setup)?;
+///
+///     // A program in another terminal attaches by the file, whose path `DCLUSTER_CONNECTION_FILE` may hold.
+///     let client = blocking::Client::connect(cluster.connection_file())?;
+///     client.wait_for_workers(2, None)?;
+///     assert_eq!(client.submit(inc::call(1)).result()?, 2);
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct LocalCluster {
     scheduler: RunningScheduler,
@@ -160,7 +188,7 @@ pub fn lead(options: &LocalOptions, setup: &Setup, driver: DriverSpec) -> Result
     let ended = sender.clone();
     let mut cluster = LocalCluster::start_with(options, setup, move |notice| drop(ended.send(notice)))?;
     ranks::announce(setup.announcement, &cluster.connection, cluster.file.path(), cluster.workers());
-    let plan = ranks::plan(driver, &cluster.connection, cluster.file.path());
+    let plan = ranks::plan(driver, cluster.file.path());
     // The guard removes the file again when the cluster is dropped, if this does not come first.
     let path = cluster.file.path().to_owned();
     let close_door = Box::new(move || drop(std::fs::remove_file(path)));

@@ -49,8 +49,8 @@ pub enum Announcement {
     Json,
 }
 
-/// A driver in this process: gets the connection, gives an exit code.
-pub type Body = Box<dyn FnOnce(ConnectionFile) -> i32 + Send>;
+/// A driver in this process: gets the connection file, gives an exit code.
+pub type Body = Box<dyn FnOnce(PathBuf) -> i32 + Send>;
 
 /// What drives a cluster, before there is one.
 pub enum DriverSpec {
@@ -97,7 +97,7 @@ pub fn lead(
         crew = Crew::hire(&driver, &agreement, env, setup, (&connection, file.path()), &sender)?;
     }
     announce(setup.announcement, &connection, file.path(), if size == 1 { 1 } else { size - 1 });
-    let plan = plan(driver, &connection, file.path());
+    let plan = plan(driver, file.path());
     let close_door = Box::new(move || drop(file));
     let cpus = agreement.cpus_at_start;
     let lead = Lead { scheduler, notices: (sender, receiver), cpus, guard, close_door };
@@ -214,15 +214,15 @@ pub(super) fn announce(how: Announcement, connection: &ConnectionFile, file: &st
 }
 
 /// The driver, when the cluster runs.
-pub(super) fn plan(driver: DriverSpec, connection: &ConnectionFile, file: &std::path::Path) -> DriverPlan {
+pub(super) fn plan(driver: DriverSpec, file: &std::path::Path) -> DriverPlan {
     match driver {
         DriverSpec::Nobody => DriverPlan::Nobody,
         DriverSpec::Program { program, .. } => {
             DriverPlan::Program { program, connection_file: file.to_owned() }
         }
         DriverSpec::Body(body) => {
-            let connection = connection.clone();
-            DriverPlan::Body(Box::new(move || body(connection)))
+            let connection_file = file.to_owned();
+            DriverPlan::Body(Box::new(move || body(connection_file)))
         }
     }
 }

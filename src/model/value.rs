@@ -1,7 +1,7 @@
 //! Values: what tasks take and give.
 //!
 //! A [`Value`] is live: a shared pointer to whatever a task returned. It is packed only to travel
-//! ([`pack`](super::pack)). What a worker keeps of it is a [`Resident`](super::resident::Resident).
+//! ([`pack`]). What a worker keeps of it is a [`Resident`](super::resident::Resident).
 
 use std::any::{Any, TypeId, type_name};
 use std::fmt;

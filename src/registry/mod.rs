@@ -3,7 +3,7 @@
 //! `#[dcluster::task]` submits a [`TaskDefinition`] for each function of the program at link time, a task
 //! library brings its own ([`library`]); [`Registry`] finds one by its id when a worker is told to run it.
 //! How a call's arguments look in bytes is in [`arguments`], what the macro's code calls in [`shim`], and how a
-//! panic becomes a task error in [`panic`].
+//! panic becomes a task error in [`mod@panic`].
 
 pub mod arguments;
 pub mod library;

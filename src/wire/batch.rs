@@ -4,7 +4,11 @@
 //! seals that batch first when the kind differs; so order is kept and runs are cheap. The frames that a
 //! shell writes are taken with [`Outbox::swap_into`].
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -110,8 +114,36 @@ impl Batch {
 #[derive(Serialize, Deserialize)]
 struct Body<'a> {
     count: u32,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "few_columns")]
     columns: SmallVec<[&'a Bytes; COLUMNS_MAX]>,
+}
+
+/// Reads columns without believing how many are announced.
+fn few_columns<'de: 'a, 'a, D: Deserializer<'de>>(
+    from: D,
+) -> Result<SmallVec<[&'a Bytes; COLUMNS_MAX]>, D::Error> {
+    struct Columns<'a>(PhantomData<&'a Bytes>);
+
+    impl<'de: 'a, 'a> Visitor<'de> for Columns<'a> {
+        type Value = SmallVec<[&'a Bytes; COLUMNS_MAX]>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {COLUMNS_MAX} columns")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Self::Value, A::Error> {
+            if let Some(announced) = from.size_hint().filter(|announced| *announced > COLUMNS_MAX) {
+                return Err(A::Error::invalid_length(announced, &self));
+            }
+            let mut columns = SmallVec::new();
+            while let Some(column) = from.next_element()? {
+                columns.push(column);
+            }
+            Ok(columns)
+        }
+    }
+
+    from.deserialize_seq(Columns(PhantomData))
 }
 
 /// The columns of a received batch.

@@ -10,6 +10,8 @@ pub mod columns;
 pub mod frame;
 pub mod handshake;
 pub mod peer;
+#[cfg(test)]
+mod tests;
 pub mod worker;
 
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,6 @@
 //! The threads that run tasks: one per slot, each pinned to its core.
 //!
-//! A thread takes its turns from the [`Engine`](super::engine::Engine), runs the task's function, packs a small
+//! A thread takes its turns from the [`Engine`], runs the task's function, packs a small
 //! result and hands the outcome back with its next turn. A panic in a task is an error of that task.
 
 use std::io;

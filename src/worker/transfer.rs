@@ -1,7 +1,7 @@
 //! The data port: hands values out, takes values in, and fetches those of peers.
 //!
 //! It has a thread and a runtime of its own, so that the bytes of large values do not delay the connection to
-//! the scheduler. Values come from and go to the [`Engine`](super::engine::Engine).
+//! the scheduler. Values come from and go to the [`Engine`].
 
 use std::collections::HashMap;
 use std::io;

@@ -4,6 +4,7 @@
 
 mod attach;
 mod commands;
+mod examples;
 mod local;
 #[cfg(feature = "mpi")]
 mod mpirun;

@@ -69,7 +69,7 @@ impl SchedulerCore {
     /// The worker to which the value was sent, as people see it.
     fn last_holder(&self, slot: u32) -> String {
         match (&self.tasks[slot].state, self.tasks[slot].holders.first()) {
-            (super::task::State::Receiving { worker, .. }, _) => worker.to_string(),
+            (super::task::State::Receiving { worker: Some(worker), .. }, _) => worker.to_string(),
             (_, Some(holder)) => holder.to_string(),
             _ => "a worker that is gone".to_owned(),
         }

@@ -1,9 +1,10 @@
 //! The invariants, stated as code. Tests and simulations call [`SchedulerCore::check`] after every event.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::SchedulerCore;
 use super::task::State;
+use super::workers::Room;
 use crate::model::TaskId;
 
 impl SchedulerCore {
@@ -89,22 +90,43 @@ impl SchedulerCore {
             }
             assert_eq!(worker.followers, followers, "{id}: followers");
             assert_eq!(worker.load_us, load_us, "{id}: load");
+            let mut held_bytes = 0;
             for slot in &worker.holds {
                 assert!(self.tasks[*slot].holders.contains(&id), "{id} holds {}", self.tasks.id(*slot));
+                held_bytes += self.tasks[*slot].nbytes;
             }
+            assert_eq!(worker.held_bytes, held_bytes, "{id}: bytes held");
+            let inputs = worker.assigned.iter().flat_map(|slot| &self.tasks[*slot].inputs);
+            let inputs: BTreeSet<u32> = inputs.copied().collect();
+            assert!(worker.inbound.is_subset(&inputs), "{id} is sent what it has no use for");
+        }
+        self.workers.check_lines();
+        for task in self.doubts.keys() {
+            assert!(self.tasks.find(*task).is_some(), "{task} is doubted and gone");
         }
     }
 
-    /// Panics unless nothing is left to do that could be done: every wanted task is stored, failed, with a
-    /// worker, or waits for one that is.
+    /// Panics unless `place` has done all it can: every ready task is in a queue, and no worker is idle while it
+    /// could take one.
     pub fn check_progress(&self) {
-        let stuck = |slot: &u32| matches!(self.tasks[*slot].state, State::Ready) && self.workers.len() > 0;
-        let all_busy =
-            self.workers.ids().iter().all(|worker| self.room(*worker) != super::workers::Room::Idle);
-        if let Some(slot) = self.tasks.slots().find(stuck)
-            && !all_busy
-        {
-            panic!("{} is ready, and a worker is idle", self.tasks.id(slot));
+        let left = self.unplaced.len() + self.unfollowed.len() + self.dirty.len();
+        assert!(left == 0 || self.workers.len() == 0, "something is left to place");
+        let backlogs = self.workers.iter().flat_map(|(_, worker)| worker.backlog.iter());
+        let queued: BTreeSet<TaskId> = self.pool.iter().chain(backlogs).collect();
+        for slot in self.tasks.slots() {
+            let id = self.tasks.id(slot);
+            assert!(
+                !matches!(self.tasks[slot].state, State::Ready) || queued.contains(&id),
+                "{id} is ready and in no queue"
+            );
+        }
+        for (id, worker) in self.workers.iter() {
+            if self.room(id) == Room::Idle {
+                let own = worker.backlog.iter().find(|task| self.ready_slot(*task).is_some());
+                assert_eq!(own, None, "{id} is idle and has a backlog");
+                let any = self.pool.iter().find(|task| self.ready_slot(*task).is_some());
+                assert_eq!(any, None, "{id} is idle and the pool is not empty");
+            }
         }
     }
 }

@@ -168,8 +168,11 @@ impl SchedulerCore {
             State::Assigned { worker, missing } => {
                 ("assigned", format!("it follows {missing} inputs that are being made on {worker}"))
             }
-            State::Receiving { worker, client } => {
+            State::Receiving { worker: Some(worker), sender: (client, _) } => {
                 ("receiving", format!("{client} is sending it to {worker}"))
+            }
+            State::Receiving { worker: None, sender: (client, _) } => {
+                ("receiving", format!("{client} sends it as soon as a worker has joined"))
             }
             State::Held => ("stored", "its value is on its holders until nobody wants it".to_owned()),
             State::Inline(_) => {

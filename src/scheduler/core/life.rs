@@ -50,9 +50,9 @@ impl SchedulerCore {
             let error = self.blame(slot, blame::Cause::ScatteredDataLost);
             return self.steps.push(Step::Fail(slot, error));
         }
-        let inputs = self.tasks[slot].inputs.clone();
         let (mut missing, mut error) = (0, None);
-        for &input in &inputs {
+        for index in 0..self.tasks[slot].inputs.len() {
+            let input = self.tasks[slot].inputs[index];
             self.tasks[input].wanted_by += 1;
             match &self.tasks[input].state {
                 State::Held | State::Inline(_) => continue,
@@ -145,7 +145,7 @@ impl SchedulerCore {
 
     /// An active task stops being so: it leaves its queue or its worker, and its inputs.
     ///
-    /// Its generation changes, so that neither queues nor waiter chains nor late reports find it.
+    /// Its id changes, so that neither queues nor waiter chains nor late reports find it.
     pub(super) fn deactivate<E: Effects>(&mut self, slot: u32, effects: &mut E) {
         let id = self.tasks.id(slot);
         let missing = match self.tasks[slot].state {
@@ -166,7 +166,7 @@ impl SchedulerCore {
                 }
             }
         }
-        self.tasks[slot].generation = self.tasks[slot].generation.wrapping_add(1);
+        self.tasks.rename(slot);
         self.tasks[slot].state = State::Released;
         self.let_go_of_inputs(slot);
     }
@@ -174,6 +174,7 @@ impl SchedulerCore {
     /// Books an assignment as abandoned: the worker still owes its outcome.
     fn abandon(&mut self, worker: WorkerId, slot: u32, id: TaskId, following: bool) {
         self.workers.unbook(&mut self.tasks, worker, slot, following);
+        self.workers.forget_inbound(&self.tasks, worker, slot);
         let estimate_us = if following { 0 } else { self.tasks[slot].estimate_us };
         let worker = self.workers.live(worker);
         worker.abandoned.insert(id, estimate_us);
@@ -188,8 +189,9 @@ impl SchedulerCore {
         }
         match task.state {
             State::Waiting { .. } | State::Ready | State::Assigned { .. } => self.deactivate(slot, effects),
-            State::Receiving { worker, .. } => effects.free(worker, self.tasks.id(slot)),
             State::Held => self.drop_holders(slot, effects),
+            // Workers may still have small values for a while, under the id that they were made by.
+            State::Inline(_) => self.tasks.rename(slot),
             _ => {}
         }
         self.tasks[slot].state = State::Released;
@@ -198,13 +200,15 @@ impl SchedulerCore {
         }
     }
 
-    /// Every holder drops its copy.
+    /// Every holder drops its copy. A copy that is reported later has the old id, and is dropped then.
     fn drop_holders<E: Effects>(&mut self, slot: u32, effects: &mut E) {
         let (id, nbytes) = (self.tasks.id(slot), self.tasks[slot].nbytes);
         for holder in std::mem::take(&mut self.tasks[slot].holders) {
             self.workers.unhold(holder, slot, nbytes);
             effects.free(holder, id);
         }
+        self.doubts.remove(&id);
+        self.tasks.rename(slot);
     }
 
     /// Removes a record that no other needs.
@@ -252,7 +256,7 @@ impl SchedulerCore {
         true
     }
 
-    /// Enrols a worker in the ring of its room.
+    /// Has a worker stand in the line of its room.
     pub(super) fn enrol(&mut self, worker: WorkerId) {
         let room = self.room(worker);
         self.workers.enrol(worker, room);

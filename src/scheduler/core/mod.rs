@@ -45,7 +45,7 @@ use self::queue::ReadyQueue;
 use self::task::{Origin, TaskTable};
 use self::workers::Workers;
 use crate::model::{ClientId, FunctionId, FutureId, Key, TaskId, WorkerId};
-use crate::wire::client::{Outcome, Placed, Scatter};
+use crate::wire::client::{Outcome, Placed};
 use crate::wire::worker::Assignment;
 
 /// What a decision does to the world: each call is one message to one peer, in order.
@@ -104,6 +104,12 @@ pub enum Violation {
         /// What it named.
         future: FutureId,
     },
+    /// A client that has left takes a future.
+    #[error("{client} takes a future after it has left")]
+    Left {
+        /// Who said it.
+        client: ClientId,
+    },
     /// A worker reports on a task that it was not given.
     #[error("{worker} reports on {task}, which it was not given")]
     NotAssigned {
@@ -139,10 +145,12 @@ pub struct SchedulerCore {
     dirty: BTreeSet<WorkerId>,
     /// Steps that a transition leaves to do, so that long chains need no stack.
     steps: Vec<Step>,
-    /// Scatters that wait for a worker to join.
-    unscattered: Vec<(ClientId, Scatter)>,
+    /// Scattered values that wait for a worker to join. Entries of futures given back since are stale.
+    unscattered: Vec<(ClientId, FutureId)>,
     /// Workers that died under a task.
     deaths: BTreeMap<u32, Vec<WorkerId>>,
+    /// How often scattered values could not be fetched from the live worker that has the only copy.
+    doubts: BTreeMap<TaskId, u32>,
     next_scatter: usize,
     assignments: u32,
     random: u64,
@@ -195,6 +203,7 @@ impl SchedulerCore {
             steps: Vec::new(),
             unscattered: Vec::new(),
             deaths: BTreeMap::new(),
+            doubts: BTreeMap::new(),
             next_scatter: 0,
             assignments: 0,
             random: tuning.seed | 1,
@@ -224,9 +233,7 @@ impl SchedulerCore {
         }
         self.workers.join(worker, host, threads.max(1));
         self.dirty.insert(worker);
-        for (client, scatter) in std::mem::take(&mut self.unscattered) {
-            self.place_scattered(client, &scatter, effects);
-        }
+        self.place_unscattered(effects);
     }
 
     /// Names functions for error texts; workers may or may not have them.

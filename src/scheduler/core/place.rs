@@ -79,7 +79,7 @@ impl SchedulerCore {
         }
     }
 
-    fn ready_slot(&self, id: TaskId) -> Option<u32> {
+    pub(super) fn ready_slot(&self, id: TaskId) -> Option<u32> {
         self.tasks.find(id).filter(|slot| matches!(self.tasks[*slot].state, State::Ready))
     }
 
@@ -208,7 +208,6 @@ impl SchedulerCore {
         task.estimate_us = estimate_us;
         task.assignment = self.assignments;
         self.workers.book(&mut self.tasks, worker, slot, missing > 0);
-        self.note_inbound(worker, slot);
         let task = &self.tasks[slot];
         let assignment = Assignment {
             task: self.tasks.id(slot),
@@ -218,6 +217,10 @@ impl SchedulerCore {
             inputs: task.inputs.iter().map(|input| self.source(worker, *input)).collect(),
         };
         effects.assign(worker, &assignment);
+        let is_large = |input: &Input<'_>| matches!(input.source, Source::Remote { nbytes, .. } if nbytes >= INBOUND_BYTES_MIN);
+        if assignment.inputs.iter().any(is_large) {
+            self.note_inbound(worker, slot);
+        }
     }
 
     /// Where `worker` gets an input from.
@@ -355,12 +358,14 @@ impl SchedulerCore {
             return false;
         }
         candidates.sort_unstable_by_key(|slot| std::cmp::Reverse(self.tasks[*slot].assignment));
-        for slot in candidates.into_iter().take(count) {
+        candidates.truncate(count);
+        let is_worth_it = !candidates.is_empty();
+        for slot in candidates {
             let id = self.tasks.id(slot);
             self.workers.live(victim).retracting.insert(id);
             effects.retract(victim, id);
             self.totals.stolen += 1;
         }
-        count > 0
+        is_worth_it
     }
 }

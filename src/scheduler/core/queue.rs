@@ -30,6 +30,11 @@ impl ReadyQueue {
         self.estimate_us
     }
 
+    /// Entries, stale ones included, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = TaskId> + '_ {
+        self.levels.values().flatten().map(|(task, _)| *task)
+    }
+
     pub(super) fn push_back(&mut self, priority: i32, task: TaskId, estimate_us: u32) {
         self.levels.entry(Reverse(priority)).or_default().push_back((task, estimate_us));
         self.len += 1;

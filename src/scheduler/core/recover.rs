@@ -49,15 +49,9 @@ impl SchedulerCore {
     /// A client is gone: its references are given back, and what it was sending will not arrive.
     pub fn client_left<E: Effects>(&mut self, client: ClientId, effects: &mut E) {
         for reference in self.clients.of_client(client) {
-            let slot = self.clients.unlink(&mut self.tasks, reference);
-            match self.tasks[slot].state {
-                State::Receiving { client: sender, .. } if sender == client => self.lose_scattered(slot),
-                _ => {}
-            }
-            self.steps.push(Step::Settle(slot));
+            self.give_back(reference);
         }
         self.clients.leave(client);
-        self.unscattered.retain(|(sender, _)| *sender != client);
         self.take_steps(effects);
     }
 
@@ -71,6 +65,8 @@ impl SchedulerCore {
             return;
         }
         self.tasks[slot].state = State::Released;
+        self.doubts.remove(&self.tasks.id(slot));
+        self.tasks.rename(slot);
         if self.tasks[slot].origin == Origin::Computed {
             self.totals.recomputed += 1;
         }
@@ -94,15 +90,16 @@ impl SchedulerCore {
 
     /// Values on their way to a worker that is gone will not arrive.
     fn lose_receiving(&mut self, id: WorkerId) {
-        let on_the_way =
-            |slot: &u32| matches!(self.tasks[*slot].state, State::Receiving { worker, .. } if worker == id);
+        let on_the_way = |slot: &u32| matches!(self.tasks[*slot].state, State::Receiving { worker, .. } if worker == Some(id));
         let lost: Vec<u32> = self.tasks.slots().filter(on_the_way).collect();
         lost.into_iter().for_each(|slot| self.lose_scattered(slot));
     }
 
-    fn lose_scattered(&mut self, slot: u32) {
+    /// A value that a client was sending will not arrive.
+    pub(super) fn lose_scattered(&mut self, slot: u32) {
         let error = self.blame(slot, blame::Cause::ScatteredDataLost);
         self.tasks[slot].state = State::Released;
+        self.tasks.rename(slot);
         self.steps.push(Step::Fail(slot, error));
     }
 }

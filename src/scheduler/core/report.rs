@@ -2,11 +2,14 @@
 
 use super::clients::Standing;
 use super::life::Step;
-use super::task::State;
+use super::task::{Origin, State};
 use super::{Effects, SchedulerCore, Violation};
 use crate::model::{ClientId, FutureId, TaskId, WorkerId};
 use crate::wire::worker::{Failed, Finished};
 
+/// Failed fetches of the only copy of a scattered value before it counts as lost: one may fail for reasons that
+/// pass, and such a value cannot be made again.
+const DOUBTS_MAX: u32 = 3;
 /// Weight of the latest run in a function's mean duration.
 const MEAN_WEIGHT: f32 = 0.2;
 
@@ -75,7 +78,7 @@ impl SchedulerCore {
     pub fn holds<E: Effects>(&mut self, worker: WorkerId, task: TaskId, nbytes: u64, effects: &mut E) {
         let Some(slot) = self.tasks.find(task) else { return effects.free(worker, task) };
         match self.tasks[slot].state {
-            State::Receiving { worker: expected, .. } if expected == worker => {
+            State::Receiving { worker: expected, .. } if expected == Some(worker) => {
                 self.tasks[slot].nbytes = nbytes;
                 self.tasks[slot].holders.push(worker);
                 self.workers.hold(worker, slot, nbytes);
@@ -86,21 +89,34 @@ impl SchedulerCore {
                 if !self.tasks[slot].holders.contains(&worker) {
                     self.tasks[slot].holders.push(worker);
                 }
-                self.workers.hold(worker, slot, nbytes);
+                // All copies are booked at one size, so that what is added is what is taken off.
+                self.workers.hold(worker, slot, self.tasks[slot].nbytes);
             }
             _ => effects.free(worker, task),
         }
     }
 
-    /// `holder` did not hand out a value. Its copy counts as lost; a value without copies is computed again.
+    /// `holder` did not hand out a value. Its copy counts as lost; a value without copies is computed again. The
+    /// only copy of a scattered value is tried a few times.
     pub fn unavailable<E: Effects>(&mut self, task: TaskId, holder: WorkerId, effects: &mut E) {
         let Some(slot) = self.tasks.find(task) else { return };
-        if !self.tasks[slot].holders.contains(&holder) {
+        if !self.tasks[slot].holders.contains(&holder) || self.is_given_another_chance(slot) {
             return;
         }
         effects.free(holder, task);
         self.lose_copy(slot, holder);
         self.take_steps(effects);
+    }
+
+    /// Whether a value that was not handed out is too precious to be given up yet.
+    fn is_given_another_chance(&mut self, slot: u32) -> bool {
+        let task = &self.tasks[slot];
+        if task.origin == Origin::Computed || task.holders.len() > 1 {
+            return false;
+        }
+        let doubts = self.doubts.entry(self.tasks.id(slot)).or_default();
+        *doubts += 1;
+        *doubts < DOUBTS_MAX
     }
 
     /// A client could not fetch a value from `worker`: as [`unavailable`](Self::unavailable), and the future is
@@ -134,6 +150,7 @@ impl SchedulerCore {
         let Some(slot) = found else { return Err(Violation::NotAssigned { worker: id, task }) };
         let State::Assigned { missing, .. } = self.tasks[slot].state else { unreachable!("just matched") };
         self.workers.unbook(&mut self.tasks, id, slot, missing > 0);
+        self.workers.forget_inbound(&self.tasks, id, slot);
         self.tasks[slot].state = match missing {
             0 => State::Ready,
             missing => State::Waiting { missing },

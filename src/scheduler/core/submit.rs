@@ -97,8 +97,7 @@ impl SchedulerCore {
         let Standing::Task { reference, .. } = self.clients.standing(client, future) else {
             return Err(Violation::UnknownFuture { client, future });
         };
-        let slot = self.clients.unlink(&mut self.tasks, reference);
-        self.steps.push(Step::Settle(slot));
+        self.give_back(reference);
         self.take_steps(effects);
         Ok(())
     }
@@ -107,65 +106,77 @@ impl SchedulerCore {
     pub fn scatter<E: Effects>(
         &mut self,
         client: ClientId,
-        scatter: Scatter,
+        scatter: &Scatter,
         effects: &mut E,
     ) -> Result<(), Violation> {
         for value in &scatter.values {
             self.take_future(client, value.future)?;
         }
-        match self.workers.len() {
-            0 => self.unscattered.push((client, scatter)),
-            _ => self.place_scattered(client, &scatter, effects),
+        let is_live = |worker: &WorkerId| self.workers.find(*worker).is_some();
+        let chosen: Vec<WorkerId> = scatter.workers.iter().copied().filter(is_live).collect();
+        for value in &scatter.values {
+            let worker = self.next_receiver(&chosen);
+            self.receive(client, value, worker, effects);
         }
+        self.take_steps(effects);
         Ok(())
     }
 
-    /// Spreads values over the workers, one after the other round the ring.
-    pub(super) fn place_scattered<E: Effects>(
-        &mut self,
-        client: ClientId,
-        scatter: &Scatter,
-        effects: &mut E,
-    ) {
-        if !self.clients.contains(client) {
-            return;
-        }
-        let chosen: Vec<WorkerId> =
-            scatter.workers.iter().copied().filter(|worker| self.workers.find(*worker).is_some()).collect();
-        for value in &scatter.values {
-            let among = if chosen.is_empty() { self.workers.ids() } else { &chosen };
-            let worker = among[self.next_scatter % among.len()];
-            let placed = self.receive(client, value, worker);
-            if placed.worker.is_some() {
-                self.next_scatter += 1;
+    /// The first worker has joined: values that waited for it are sent.
+    pub(super) fn place_unscattered<E: Effects>(&mut self, effects: &mut E) {
+        for (client, future) in std::mem::take(&mut self.unscattered) {
+            let Standing::Task { slot, .. } = self.clients.standing(client, future) else { continue };
+            let sender = (client, future);
+            if matches!(self.tasks[slot].state, State::Receiving { worker: None, sender: other } if other == sender)
+            {
+                let worker = self.next_receiver(&[]);
+                self.tasks[slot].state = State::Receiving { worker, sender };
+                effects.placed(client, &Placed { future, task: self.tasks.id(slot), worker });
             }
-            effects.placed(client, &placed);
         }
     }
 
+    /// The next of the chosen workers, or of all, round the ring; None if there is none.
+    fn next_receiver(&mut self, chosen: &[WorkerId]) -> Option<WorkerId> {
+        let among = if chosen.is_empty() { self.workers.ids() } else { chosen };
+        let worker = among.get(self.next_scatter % among.len().max(1)).copied();
+        self.next_scatter = self.next_scatter.wrapping_add(1);
+        worker
+    }
+
     /// Books a value as on its way to `worker`, unless its key is known.
-    fn receive(&mut self, client: ClientId, value: &ScatterValue, worker: WorkerId) -> Placed {
+    fn receive<E: Effects>(
+        &mut self,
+        client: ClientId,
+        value: &ScatterValue,
+        worker: Option<WorkerId>,
+        effects: &mut E,
+    ) {
         let function = self.function(SCATTERED);
         let (Interned::Known(slot) | Interned::Fresh(slot)) =
             self.intern(value.key, function, Origin::Scattered);
         self.clients.link(&mut self.tasks, client, value.future, slot);
-        let lost = matches!(self.tasks[slot].state, State::Released | State::Failed(_));
-        let scattered = self.tasks[slot].origin == Origin::Scattered;
-        if scattered && lost {
-            self.tasks[slot].state = State::Receiving { worker, client };
-            self.tasks[slot].nbytes = value.nbytes;
-        } else if lost && matches!(self.tasks[slot].state, State::Released) {
-            self.steps.push(Step::Activate(slot));
+        let mut placed = Placed { future: value.future, task: self.tasks.id(slot), worker: None };
+        match (&self.tasks[slot].state, self.tasks[slot].origin) {
+            (State::Released | State::Failed(_), Origin::Scattered) => {
+                self.tasks[slot].state = State::Receiving { worker, sender: (client, value.future) };
+                self.tasks[slot].nbytes = value.nbytes;
+                if worker.is_none() {
+                    return self.unscattered.push((client, value.future));
+                }
+                placed.worker = worker;
+            }
+            (State::Released, Origin::Computed) => self.steps.push(Step::Activate(slot)),
+            _ => {}
         }
-        Placed {
-            future: value.future,
-            task: self.tasks.id(slot),
-            worker: (scattered && lost).then_some(worker),
-        }
+        effects.placed(client, &placed);
     }
 
     /// A future that the client numbers for the first time.
     fn take_future(&self, client: ClientId, future: FutureId) -> Result<(), Violation> {
+        if !self.clients.contains(client) {
+            return Err(Violation::Left { client });
+        }
         let free = self.clients.standing(client, future) == Standing::Unknown;
         match free && future.0 < FUTURE_AHEAD_MAX {
             true => Ok(()),
@@ -181,9 +192,21 @@ impl SchedulerCore {
         effects: &mut E,
     ) {
         let node = *self.clients.reference(reference);
-        let slot = self.clients.unlink(&mut self.tasks, reference);
+        self.give_back(reference);
         self.clients.mark_cancelled(node.client, node.future, reason.clone());
         effects.notify(node.client, node.future, &Outcome::Cancelled(reason));
+    }
+
+    /// Takes a reference off its task. If it was that of a client sending the value, that does not come.
+    pub(super) fn give_back(&mut self, reference: u32) {
+        let node = *self.clients.reference(reference);
+        let slot = self.clients.unlink(&mut self.tasks, reference);
+        match self.tasks[slot].state {
+            State::Receiving { sender, .. } if sender == (node.client, node.future) => {
+                self.lose_scattered(slot)
+            }
+            _ => {}
+        }
         self.steps.push(Step::Settle(slot));
     }
 }

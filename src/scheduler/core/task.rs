@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::model::{ClientId, Key, TaskId, WorkerId};
+use crate::model::{ClientId, FutureId, Key, TaskId, WorkerId};
 
 /// No slot, no node: the end of a chain.
 pub(super) const NONE: u32 = u32::MAX;
@@ -75,8 +75,9 @@ pub(super) enum State {
     Ready,
     /// With a worker. A follower (`missing > 0`) starts there when its last inputs are done there.
     Assigned { worker: WorkerId, missing: u32 },
-    /// On its way from a client to a worker.
-    Receiving { worker: WorkerId, client: ClientId },
+    /// On its way from a client to a worker, or to the next one that joins. Only the sender's future stands
+    /// for its coming: others that want the value rely on it.
+    Receiving { worker: Option<WorkerId>, sender: (ClientId, FutureId) },
     /// Stored on its holders.
     Held,
     /// Stored here, packed.
@@ -171,12 +172,19 @@ impl TaskTable {
         self.len -= 1;
         self.clear_waiters(slot);
         let next = std::mem::replace(&mut self.free, slot);
+        self.rename(slot);
         let task = &mut self[slot];
-        task.generation = task.generation.wrapping_add(1);
         task.state = State::Free { next };
         task.arguments = ShortBytes::new();
         task.inputs = SmallVec::new();
         task.holders = SmallVec::new();
+    }
+
+    /// Gives the task another id. Whatever names the old one (queues, waiter chains, reports under way, copies
+    /// of a value that was dropped or lost) is then not about this task any more.
+    pub(super) fn rename(&mut self, slot: u32) {
+        let task = &mut self[slot];
+        task.generation = task.generation.wrapping_add(1);
     }
 
     /// The id of the task in `slot`.

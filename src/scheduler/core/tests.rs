@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use super::*;
 use crate::model::Tick;
 use crate::model::error::{ErrorKind, TaskError};
-use crate::wire::client::{CallOptions, Cancel, Submission};
+use crate::wire::client::{CallOptions, Cancel, Scatter, ScatterValue, Submission};
 use crate::wire::worker::{Failed, Finished, Source};
 
 const FUNCTION: FunctionId = FunctionId(7);
@@ -105,6 +105,17 @@ impl Bench {
         };
         self.core.submit(client, &call, &mut self.effects).unwrap();
         self.core.watch(client, FutureId(future), &mut self.effects).unwrap();
+    }
+
+    fn scatter(&mut self, client: ClientId, future: u32, key: u128) {
+        let value = ScatterValue { future: FutureId(future), key: Key(key), nbytes: 8 };
+        let scatter = Scatter { values: vec![value], workers: vec![] };
+        self.core.scatter(client, &scatter, &mut self.effects).unwrap();
+        self.core.watch(client, FutureId(future), &mut self.effects).unwrap();
+    }
+
+    fn release(&mut self, client: ClientId, future: u32) {
+        self.core.release(client, FutureId(future), &mut self.effects).unwrap();
     }
 
     /// Places, checks, and hands out what happened since the last call.
@@ -245,8 +256,8 @@ fn a_lost_workers_task_runs_elsewhere_and_its_lost_value_is_computed_again() {
     assert_eq!(
         bench.place(),
         [
-            format!("assign task-0.0 to worker-{other} ()"),
-            format!("assign task-1.0 to worker-{other} (local task-0.0)")
+            format!("assign task-0.1 to worker-{other} ()"),
+            format!("assign task-1.0 to worker-{other} (local task-0.1)")
         ]
     );
 }
@@ -335,11 +346,8 @@ fn retry_runs_a_failed_task_and_its_failed_ancestors() {
 #[test]
 fn a_scattered_value_that_is_lost_is_an_error_and_not_a_hang() {
     let mut bench = Bench::new(1);
-    let value = crate::wire::client::ScatterValue { future: FutureId(0), key: Key(9), nbytes: 8 };
-    let scatter = Scatter { values: vec![value], workers: vec![] };
-    bench.core.scatter(ALICE, scatter, &mut bench.effects).unwrap();
+    bench.scatter(ALICE, 0, 9);
     bench.core.holds(WorkerId(0), TaskId(0), 8, &mut bench.effects);
-    bench.core.watch(ALICE, FutureId(0), &mut bench.effects).unwrap();
     assert_eq!(
         bench.place(),
         ["future 0 goes to Some(WorkerId(0))", "client-0 future 0: stored at [WorkerId(0)]"]
@@ -388,4 +396,116 @@ fn a_report_on_a_task_that_was_not_given_is_a_violation() {
     let report = Finished { task: TaskId(3), duration_us: 1, nbytes: 1, inline: None };
     let answer = bench.core.finished(WorkerId(0), &report, &mut bench.effects);
     assert_eq!(answer, Err(Violation::NotAssigned { worker: WorkerId(0), task: TaskId(3) }));
+}
+
+#[test]
+fn a_value_scattered_before_the_first_worker_can_be_watched_used_and_given_back() {
+    let mut bench = Bench::new(0);
+    bench.scatter(ALICE, 0, 9);
+    bench.submit(ALICE, 1, 2, &[0]);
+    bench.scatter(ALICE, 2, 10);
+    bench.release(ALICE, 2);
+    assert!(bench.place().is_empty());
+    bench.join(0);
+    assert_eq!(bench.place(), ["future 0 goes to Some(WorkerId(0))"]);
+    bench.core.holds(WorkerId(0), TaskId(0), 8, &mut bench.effects);
+    assert_eq!(
+        bench.place(),
+        ["client-0 future 0: stored at [WorkerId(0)]", "assign task-1.0 to worker-0 (local task-0.0)"]
+    );
+}
+
+#[test]
+fn a_value_whose_sender_gives_up_is_an_error_for_those_that_count_on_it() {
+    let mut bench = Bench::new(1);
+    bench.scatter(ALICE, 0, 9);
+    bench.scatter(BOB, 0, 9);
+    bench.place();
+    bench.release(ALICE, 0);
+    let lines = bench.place();
+    assert!(lines[0].starts_with("client-1 future 0: failed: scattered data is lost"), "{lines:?}");
+    bench.core.holds(WorkerId(0), TaskId(0), 8, &mut bench.effects);
+    assert_eq!(bench.place(), ["free task-0.0 on worker-0"], "it arrives after all");
+}
+
+#[test]
+fn a_value_scattered_under_the_key_of_a_call_that_was_dropped_is_computed() {
+    let mut bench = Bench::new(1);
+    bench.submit(ALICE, 0, 1, &[]);
+    bench.submit(ALICE, 1, 2, &[0]);
+    bench.place();
+    bench.finish(0, TaskId(0), None);
+    bench.release(ALICE, 0);
+    bench.finish(0, TaskId(1), None);
+    assert!(bench.place().contains(&"free task-0.0 on worker-0".to_owned()));
+    bench.scatter(BOB, 0, 1);
+    assert_eq!(bench.place(), ["future 0 goes to None", "assign task-0.1 to worker-0 ()"]);
+}
+
+#[test]
+fn a_copy_that_is_reported_after_its_value_was_dropped_is_dropped() {
+    let mut bench = Bench::new(2);
+    bench.submit(ALICE, 0, 1, &[]);
+    bench.submit(ALICE, 1, 2, &[0]);
+    bench.place();
+    bench.finish(0, TaskId(0), None);
+    bench.finish(0, TaskId(1), None);
+    bench.release(ALICE, 0);
+    bench.submit(ALICE, 2, 1, &[]);
+    bench.place();
+    let (worker, again) = bench.last();
+    assert_ne!(again, TaskId(0), "a value made again has a name of its own");
+    bench.finish(worker, again, None);
+    bench.place();
+    bench.core.holds(WorkerId(1), TaskId(0), 8, &mut bench.effects);
+    assert_eq!(bench.place(), ["free task-0.0 on worker-1"]);
+}
+
+#[test]
+fn the_only_copy_of_scattered_data_survives_two_failed_fetches() {
+    let mut bench = Bench::new(1);
+    bench.scatter(ALICE, 0, 9);
+    bench.core.holds(WorkerId(0), TaskId(0), 8, &mut bench.effects);
+    bench.place();
+    for _ in 0..2 {
+        bench.core.unreachable(ALICE, FutureId(0), WorkerId(0), &mut bench.effects).unwrap();
+        assert_eq!(bench.place(), ["client-0 future 0: stored at [WorkerId(0)]"]);
+    }
+    bench.core.unreachable(ALICE, FutureId(0), WorkerId(0), &mut bench.effects).unwrap();
+    let lines = bench.place();
+    assert_eq!(lines[0], "free task-0.0 on worker-0");
+    assert!(lines[1].starts_with("client-0 future 0: failed: scattered data is lost"), "{lines:?}");
+}
+
+#[test]
+fn a_client_that_has_left_takes_no_future() {
+    let mut bench = Bench::new(1);
+    bench.core.client_left(ALICE, &mut bench.effects);
+    let call = Submission {
+        future: FutureId(0),
+        key: Key(1),
+        function: FUNCTION,
+        options: CallOptions::default(),
+        name: None,
+        arguments: b"",
+        inputs: SmallVec::new(),
+    };
+    let answer = bench.core.submit(ALICE, &call, &mut bench.effects);
+    assert_eq!(answer, Err(Violation::Left { client: ALICE }));
+    assert_eq!(bench.core.tasks_len(), 0);
+}
+
+#[test]
+fn a_worker_that_is_fed_from_its_backlog_stands_in_line_once() {
+    let mut bench = Bench::new(1);
+    bench.submit(ALICE, 0, 0, &[]);
+    bench.place();
+    bench.finish(0, TaskId(0), None);
+    for future in 1..50 {
+        bench.submit(ALICE, future, u128::from(future), &[0]);
+        bench.place();
+        bench.finish(0, bench.last().1, Some(b"x"));
+        bench.place();
+    }
+    assert_eq!(bench.core.workers.roomy_len(), 1);
 }

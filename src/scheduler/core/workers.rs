@@ -1,9 +1,9 @@
 //! Workers as the scheduler sees them: what each was given, what it holds, how long its queue is.
 //!
-//! [`Workers`] also keeps the two rings of workers that can take more: idle ones (a thread without a task)
+//! [`Workers`] also keeps the two lines of workers that can take more: idle ones (a thread without a task)
 //! and spare ones (a queue shorter than the round trip).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::queue::ReadyQueue;
 use super::task::{NONE, TaskTable};
@@ -31,14 +31,8 @@ pub(super) struct Worker {
     pub inbound: BTreeSet<u32>,
     /// Tasks asked back whose outcome has not come.
     pub retracting: BTreeSet<TaskId>,
-    ring: Ring,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ring {
-    None,
-    Idle,
-    Spare,
+    /// The line that the worker stands in, and its number there.
+    standing: (Room, u64),
 }
 
 /// What a worker can take.
@@ -59,8 +53,10 @@ pub(super) struct Workers {
     /// Live workers, dense, for draws at random.
     order: Vec<WorkerId>,
     hosts: BTreeMap<String, u32>,
-    idle: VecDeque<WorkerId>,
-    spare: VecDeque<WorkerId>,
+    idle: BTreeMap<u64, WorkerId>,
+    spare: BTreeMap<u64, WorkerId>,
+    /// The number of who gets in line next.
+    next_number: u64,
     pub backlogged: BTreeSet<WorkerId>,
     /// Workers with tasks queued beyond their threads, as of their last enrolment.
     deep: BTreeSet<WorkerId>,
@@ -99,7 +95,7 @@ impl Workers {
             held_bytes: 0,
             inbound: BTreeSet::new(),
             retracting: BTreeSet::new(),
-            ring: Ring::None,
+            standing: (Room::None, 0),
         };
         self.table.insert(id, worker);
         self.order.push(id);
@@ -109,6 +105,7 @@ impl Workers {
         self.order.retain(|other| *other != id);
         self.backlogged.remove(&id);
         self.deep.remove(&id);
+        self.leave_line(id);
         self.table.remove(&id)
     }
 
@@ -182,36 +179,77 @@ impl Workers {
         }
     }
 
-    /// Puts the worker on the ring where its room belongs.
+    /// Large inputs of a task that is off the books are not on their way any more, or have arrived.
+    pub(super) fn forget_inbound(&mut self, tasks: &TaskTable, id: WorkerId, slot: u32) {
+        let worker = self.live(id);
+        if !worker.inbound.is_empty() {
+            for input in &tasks[slot].inputs {
+                worker.inbound.remove(input);
+            }
+        }
+    }
+
+    /// Puts the worker at the end of the line where its room belongs; one that stands there keeps its place.
     pub(super) fn enrol(&mut self, id: WorkerId, room: Room) {
         let worker = self.live(id);
-        let queued = worker.queued() > 0;
-        let ring = match room {
-            Room::Idle => Ring::Idle,
-            Room::Spare => Ring::Spare,
-            Room::None => Ring::None,
-        };
-        let same = std::mem::replace(&mut worker.ring, ring) == ring;
+        let (queued, standing) = (worker.queued() > 0, worker.standing);
         match queued {
             true => self.deep.insert(id),
             false => self.deep.remove(&id),
         };
-        match ring {
-            _ if same => {}
-            Ring::Idle => self.idle.push_back(id),
-            Ring::Spare => self.spare.push_back(id),
-            Ring::None => {}
+        if standing.0 == room {
+            return;
         }
+        self.leave_line(id);
+        let number = self.next_number;
+        match room {
+            Room::Idle => drop(self.idle.insert(number, id)),
+            Room::Spare => drop(self.spare.insert(number, id)),
+            Room::None => return,
+        }
+        self.live(id).standing = (room, number);
+        self.next_number += 1;
     }
 
     /// Takes the worker that has been idle for longest, or one with room to spare.
     pub(super) fn take_roomy(&mut self) -> Option<WorkerId> {
-        self.take_idle().or_else(|| Self::take(&mut self.spare, &mut self.table, Ring::Spare))
+        self.take_idle().or_else(|| {
+            let (_, id) = self.spare.first_key_value()?;
+            let id = *id;
+            self.leave_line(id);
+            Some(id)
+        })
     }
 
     /// Takes the worker that has been idle for longest.
     pub(super) fn take_idle(&mut self) -> Option<WorkerId> {
-        Self::take(&mut self.idle, &mut self.table, Ring::Idle)
+        let (_, id) = self.idle.first_key_value()?;
+        let id = *id;
+        self.leave_line(id);
+        Some(id)
+    }
+
+    /// Panics unless each worker stands where it says, and nobody else stands in a line.
+    pub(super) fn check_lines(&self) {
+        for (id, worker) in &self.table {
+            let (room, number) = worker.standing;
+            match room {
+                Room::Idle => assert_eq!(self.idle.get(&number), Some(id)),
+                Room::Spare => assert_eq!(self.spare.get(&number), Some(id)),
+                Room::None => {}
+            }
+        }
+        let standing = self.table.values().filter(|worker| worker.standing.0 != Room::None).count();
+        assert_eq!(self.roomy_len(), standing, "somebody stands in line twice");
+    }
+
+    fn leave_line(&mut self, id: WorkerId) {
+        let Some(worker) = self.table.get_mut(&id) else { return };
+        match std::mem::replace(&mut worker.standing, (Room::None, 0)) {
+            (Room::Idle, number) => drop(self.idle.remove(&number)),
+            (Room::Spare, number) => drop(self.spare.remove(&number)),
+            (Room::None, _) => {}
+        }
     }
 
     /// Whether any worker has tasks queued beyond its threads. Counted as workers are enrolled.
@@ -229,25 +267,8 @@ impl Workers {
         victims.max_by_key(|(id, worker)| (worker.load_us, std::cmp::Reverse(*id))).map(|(id, _)| id)
     }
 
-    /// Workers on the rings: an upper bound.
+    /// Workers in both lines.
     pub(super) fn roomy_len(&self) -> usize {
         self.idle.len() + self.spare.len()
-    }
-
-    fn take(
-        ring: &mut VecDeque<WorkerId>,
-        table: &mut BTreeMap<WorkerId, Worker>,
-        kind: Ring,
-    ) -> Option<WorkerId> {
-        while let Some(id) = ring.pop_front() {
-            // An entry whose worker left, or moved to the other ring, is stale.
-            if let Some(worker) = table.get_mut(&id)
-                && worker.ring == kind
-            {
-                worker.ring = Ring::None;
-                return Some(id);
-            }
-        }
-        None
     }
 }

@@ -222,7 +222,7 @@ impl Hub {
                 }
             }
             ClientMessage::Cancel(cancel) => core.cancel(client, &cancel, post)?,
-            ClientMessage::Scatter(scatter) => core.scatter(client, scatter, post)?,
+            ClientMessage::Scatter(scatter) => core.scatter(client, &scatter, post)?,
             ClientMessage::Unreachable(future, worker) => core.unreachable(client, future, worker, post)?,
             ClientMessage::Query(number, query) => {
                 let answer = self.answer(client, query);

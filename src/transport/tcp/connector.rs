@@ -86,7 +86,8 @@ impl Connector {
         self
     }
 
-    /// Connects to `address` (`host:port`), trying for as long as `within`.
+    /// Connects to `address` (`host:port`), trying for as long as `within` unless the host says that nobody
+    /// listens there.
     pub async fn connect(&self, address: &str, within: Duration) -> Result<Connection, ConnectError> {
         let deadline = Instant::now() + within;
         let mut pause = PAUSE_MIN;
@@ -141,7 +142,8 @@ impl fmt::Debug for Connector {
 impl ConnectError {
     fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } => true,
+            // An address is told only once somebody listens there: a refusal means that this is over.
+            Self::Unreachable { source, .. } => source.kind() != io::ErrorKind::ConnectionRefused,
             Self::Peer { source, .. } => source.is_transient(),
             Self::TimedOut { .. } => false,
         }

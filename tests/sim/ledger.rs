@@ -1,0 +1,207 @@
+//! What may happen: a second, simple book of what was said to the scheduler, against which its decisions are held.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dcluster::model::error::{ErrorKind, TaskError};
+use dcluster::model::{ClientId, FutureId, TaskId, WorkerId};
+use dcluster::wire::client::{Cancel, Outcome, Submission};
+
+use super::workload::{Behaviour, Catalogue, Entry};
+
+/// Workers that die under a task before it is blamed.
+const DEATHS_MAX: u32 = 3;
+
+/// The book.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) catalogue: Catalogue,
+    /// References as the scheduler has booked them.
+    references: BTreeMap<(ClientId, FutureId), Entry>,
+    /// How many references there are to each entry.
+    counts: Vec<u32>,
+    /// Futures that somebody's cancel may have ended.
+    may_be_cancelled: BTreeSet<(ClientId, FutureId)>,
+    cancelled: BTreeSet<(ClientId, FutureId)>,
+    /// Watches that are not answered.
+    watches: BTreeSet<(ClientId, FutureId)>,
+    /// Assignments that are not answered.
+    open: BTreeMap<(WorkerId, TaskId), Entry>,
+    /// Where each entry is assigned and not abandoned.
+    current: BTreeMap<Entry, (WorkerId, TaskId)>,
+    /// Per entry: workers that died with it.
+    deaths: Vec<u32>,
+    /// Per entry: runs that ended in an error, or the worker's death.
+    pub(crate) bad_runs: Vec<u32>,
+    /// Whether a value may have been lost.
+    pub(crate) is_lossy: bool,
+    /// Tasks that ran.
+    pub(crate) runs: u64,
+    /// Assignments taken back for good.
+    pub(crate) abandoned: u64,
+}
+
+impl Ledger {
+    pub(crate) fn new(catalogue: Catalogue) -> Self {
+        let len = catalogue.specs.len();
+        Self {
+            catalogue,
+            references: BTreeMap::new(),
+            counts: vec![0; len],
+            may_be_cancelled: BTreeSet::new(),
+            cancelled: BTreeSet::new(),
+            watches: BTreeSet::new(),
+            open: BTreeMap::new(),
+            current: BTreeMap::new(),
+            deaths: vec![0; len],
+            bad_runs: vec![0; len],
+            is_lossy: false,
+            runs: 0,
+            abandoned: 0,
+        }
+    }
+
+    /// The scheduler books a call. One that takes a cancelled future is cancelled.
+    pub(crate) fn submitted(&mut self, client: ClientId, call: &Submission<'_>) {
+        let future = (client, call.future);
+        if call.inputs.iter().all(|input| self.references.contains_key(&(client, *input))) {
+            self.refer(client, call.future, Catalogue::entry(call.arguments));
+        } else {
+            self.may_be_cancelled.insert(future);
+            self.cancelled.insert(future);
+        }
+    }
+
+    pub(crate) fn refer(&mut self, client: ClientId, future: FutureId, entry: Entry) {
+        self.counts[entry] += 1;
+        assert_eq!(self.references.insert((client, future), entry), None, "a future is taken once");
+    }
+
+    pub(crate) fn watched(&mut self, client: ClientId, future: FutureId) {
+        self.watches.insert((client, future));
+    }
+
+    pub(crate) fn released(&mut self, client: ClientId, future: FutureId) {
+        self.watches.remove(&(client, future));
+        self.cancelled.remove(&(client, future));
+        self.unrefer(client, future);
+    }
+
+    /// What a cancel may end: the client's own futures on what is made from the named ones, or everybody's.
+    pub(crate) fn cancels(&mut self, client: ClientId, cancel: &Cancel) {
+        for future in &cancel.futures {
+            let Some(entry) = self.references.get(&(client, *future)) else { continue };
+            let descendants = self.catalogue.descendants(*entry);
+            for (&(owner, future), &entry) in &self.references {
+                if descendants[entry] && (cancel.force || owner == client) {
+                    self.may_be_cancelled.insert((owner, future));
+                }
+            }
+        }
+    }
+
+    /// The cancel is booked: what it named is cancelled.
+    pub(crate) fn has_cancelled(&self, client: ClientId, cancel: &Cancel) {
+        for future in &cancel.futures {
+            assert!(self.cancelled.contains(&(client, *future)), "{client} cancels {future:?} in vain");
+        }
+    }
+
+    pub(crate) fn client_left(&mut self, client: ClientId) {
+        self.is_lossy = true;
+        let own: Vec<FutureId> =
+            self.references.keys().filter(|(owner, _)| *owner == client).map(|(_, future)| *future).collect();
+        own.into_iter().for_each(|future| self.unrefer(client, future));
+        self.watches.retain(|(owner, _)| *owner != client);
+        self.cancelled.retain(|(owner, _)| *owner != client);
+    }
+
+    pub(crate) fn worker_left(&mut self, worker: WorkerId, planned: bool) {
+        self.is_lossy = true;
+        for (_, entry) in self.open.extract_if(.., |(on, _), _| *on == worker) {
+            if !planned {
+                self.deaths[entry] += 1;
+            }
+        }
+        self.current.retain(|_, (on, _)| *on != worker);
+    }
+
+    /// The scheduler assigns a task: somebody wants it, and no other worker has it.
+    pub(crate) fn assigned(&mut self, worker: WorkerId, task: TaskId, arguments: &[u8]) {
+        let entry = Catalogue::entry(arguments);
+        assert_eq!(arguments, self.catalogue.arguments(entry), "arguments of {entry}");
+        assert!(self.is_wanted(entry), "entry {entry} is assigned to {worker}, and nobody wants it");
+        let before = self.current.insert(entry, (worker, task));
+        assert_eq!(before, None, "entry {entry} is assigned to {worker} while another worker has it");
+        let before = self.open.insert((worker, task), entry);
+        assert_eq!(before, None, "{task} is assigned to {worker} twice");
+    }
+
+    pub(crate) fn abandoned(&mut self, worker: WorkerId, task: TaskId) {
+        self.abandoned += 1;
+        let entry = self.open.get(&(worker, task)).expect("only what is assigned is abandoned");
+        assert_eq!(self.current.remove(entry), Some((worker, task)), "{task} is abandoned where it is");
+    }
+
+    /// A worker's answer to an assignment has arrived.
+    pub(crate) fn answered(&mut self, worker: WorkerId, task: TaskId) {
+        let entry = self.open.remove(&(worker, task)).expect("one answer per assignment");
+        if self.current.get(&entry) == Some(&(worker, task)) {
+            self.current.remove(&entry);
+        }
+    }
+
+    /// The scheduler tells a client how a future ended: asked for, or cancelled with reason.
+    pub(crate) fn told(&mut self, client: ClientId, future: FutureId, outcome: &Outcome<'_>) {
+        let future = (client, future);
+        if let Outcome::Cancelled(reason) = outcome {
+            assert!(self.may_be_cancelled.contains(&future), "{future:?} is cancelled, and nobody did that");
+            assert_eq!(*reason, "no longer needed");
+            self.watches.remove(&future);
+            self.cancelled.insert(future);
+            return self.unrefer(future.0, future.1);
+        }
+        assert!(self.watches.remove(&future), "{future:?} is told without having been watched");
+        if let Outcome::Failed(error) = outcome {
+            self.check_failure(self.references[&future], error);
+        }
+    }
+
+    /// Panics unless `entry` may end in this error.
+    fn check_failure(&self, entry: Entry, error: &[u8]) {
+        let error = TaskError::unpack(error);
+        let shown = error.key.as_deref().expect("an error names its key");
+        let root = self.catalogue.shown(shown).expect("an error names a known key");
+        assert!(self.catalogue.descends(entry, root), "{entry} fails for {root}, which it is not made from");
+        let spec = &self.catalogue.specs[root];
+        let is_allowed = match (&error.kind, spec.behaviour) {
+            (ErrorKind::Error, Behaviour::Fails(runs)) => runs > u32::from(spec.retries),
+            (ErrorKind::UnknownFunction, Behaviour::Unknown) => true,
+            (ErrorKind::WorkersDied { workers }, _) => {
+                workers.len() == DEATHS_MAX as usize && self.deaths[root] >= DEATHS_MAX
+            }
+            (ErrorKind::DataLost { .. }, Behaviour::Scattered) => self.is_lossy,
+            _ => false,
+        };
+        assert!(is_allowed, "entry {entry} fails for {root} ({spec:?}): {error}");
+    }
+
+    /// Whether a client refers to the entry, or to anything made from it.
+    fn is_wanted(&self, entry: Entry) -> bool {
+        let (mut seen, mut work) = (BTreeSet::new(), vec![entry]);
+        while let Some(entry) = work.pop() {
+            if self.counts[entry] > 0 {
+                return true;
+            }
+            if seen.insert(entry) {
+                work.extend(&self.catalogue.children[entry]);
+            }
+        }
+        false
+    }
+
+    fn unrefer(&mut self, client: ClientId, future: FutureId) {
+        if let Some(entry) = self.references.remove(&(client, future)) {
+            self.counts[entry] -= 1;
+        }
+    }
+}

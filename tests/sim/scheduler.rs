@@ -1,0 +1,254 @@
+//! The scheduler: the real core behind readers and outboxes, its decisions held against the ledger.
+
+use std::collections::BTreeMap;
+
+use dcluster::model::{ClientId, FutureId, TaskId, Tick, WorkerId};
+use dcluster::scheduler::core::recover::Departure;
+use dcluster::scheduler::core::{Effects, SchedulerCore, Tuning};
+use dcluster::wire::client::{ClientMessage, FutureReader, Outcome, Placed, ToClientOutbox};
+use dcluster::wire::frame::{FrameLimit, FrameReader};
+use dcluster::wire::worker::{Assignment, TaskReader, ToWorkerOutbox, WorkerMessage};
+
+use super::ledger::Ledger;
+use super::network::Node;
+use super::workload::Catalogue;
+
+/// The scheduler's process.
+#[derive(Debug)]
+pub(crate) struct Scheduler {
+    pub(crate) core: SchedulerCore,
+    pub(crate) post: Post,
+    readers: BTreeMap<Node, FrameReader>,
+}
+
+/// Everybody's mail.
+#[derive(Debug, Default)]
+pub(crate) struct Post {
+    clients: BTreeMap<ClientId, ToClientOutbox>,
+    workers: BTreeMap<WorkerId, ToWorkerOutbox>,
+    /// Who got mail since this was last looked at.
+    pub(crate) with_mail: Vec<Node>,
+}
+
+impl Scheduler {
+    pub(crate) fn new(tuning: Tuning) -> Self {
+        Self { core: SchedulerCore::new(tuning), post: Post::default(), readers: BTreeMap::new() }
+    }
+
+    /// A connection is accepted.
+    pub(crate) fn accept(&mut self, peer: Node) {
+        self.readers.insert(peer, FrameReader::new(FrameLimit::default()));
+        match peer {
+            Node::Client(client) => {
+                self.core.client_joined(client);
+                self.post.clients.insert(client, ToClientOutbox::default());
+            }
+            Node::Worker(worker) => {
+                self.post.workers.insert(worker, ToWorkerOutbox::default());
+            }
+            Node::Scheduler => unreachable!("it does not connect to itself"),
+        }
+    }
+
+    /// Bytes of a peer; those of one that has left count for nothing.
+    pub(crate) fn hear(&mut self, peer: Node, bytes: &[u8], ledger: &mut Ledger) {
+        let Some(reader) = self.readers.get_mut(&peer) else { return };
+        reader.buffer().extend_from_slice(bytes);
+        while let Some(frame) =
+            self.readers.get_mut(&peer).and_then(|reader| reader.next_frame().expect("frames"))
+        {
+            match peer {
+                Node::Client(client) => {
+                    let message = ClientMessage::read(frame.opcode, &frame.body).expect("sound messages");
+                    self.hear_client(client, message, ledger);
+                }
+                Node::Worker(worker) => {
+                    let message = WorkerMessage::read(frame.opcode, &frame.body).expect("sound messages");
+                    self.hear_worker(worker, message, ledger);
+                }
+                Node::Scheduler => unreachable!("it does not write to itself"),
+            }
+        }
+    }
+
+    /// A connection has ended.
+    pub(crate) fn closed(&mut self, peer: Node, planned: bool, ledger: &mut Ledger) {
+        self.readers.remove(&peer);
+        match peer {
+            Node::Client(client) => {
+                self.post.clients.remove(&client);
+                ledger.client_left(client);
+                self.core.client_left(client, &mut Desk { post: &mut self.post, ledger });
+            }
+            Node::Worker(worker) => {
+                self.post.workers.remove(&worker);
+                ledger.worker_left(worker, planned);
+                let departure = if planned { Departure::Planned } else { Departure::Lost };
+                self.core.worker_left(worker, departure, &mut Desk { post: &mut self.post, ledger });
+            }
+            Node::Scheduler => unreachable!("it does not leave itself"),
+        }
+    }
+
+    pub(crate) fn place(&mut self, now: u64, ledger: &mut Ledger) {
+        self.core.place(Tick(now), &mut Desk { post: &mut self.post, ledger });
+    }
+
+    /// Takes a peer's mail.
+    pub(crate) fn take_mail(&mut self, peer: Node) -> Vec<u8> {
+        let mut frames = Vec::new();
+        match peer {
+            Node::Client(client) => {
+                self.post.clients.get_mut(&client).map(|outbox| outbox.outbox().swap_into(&mut frames))
+            }
+            Node::Worker(worker) => {
+                self.post.workers.get_mut(&worker).map(|outbox| outbox.outbox().swap_into(&mut frames))
+            }
+            Node::Scheduler => None,
+        };
+        frames
+    }
+
+    fn hear_client(&mut self, client: ClientId, message: ClientMessage<'_>, ledger: &mut Ledger) {
+        let core = &mut self.core;
+        let desk = &mut Desk { post: &mut self.post, ledger };
+        match message {
+            ClientMessage::Submit(mut calls) => {
+                while let Some(call) = calls.next_call().expect("batches are sound") {
+                    desk.ledger.submitted(client, &call);
+                    core.submit(client, &call, desk).expect("clients keep the rules");
+                }
+            }
+            ClientMessage::Watch(mut futures) => each(&mut futures, |future| {
+                desk.ledger.watched(client, future);
+                core.watch(client, future, desk).expect("clients keep the rules");
+            }),
+            ClientMessage::Release(mut futures) => each(&mut futures, |future| {
+                desk.ledger.released(client, future);
+                core.release(client, future, desk).expect("clients keep the rules");
+            }),
+            ClientMessage::Retry(mut futures) => each(&mut futures, |future| {
+                // What a retry needs again may have been scattered, and given back since.
+                desk.ledger.is_lossy = true;
+                core.retry(client, future, desk).expect("clients keep the rules");
+            }),
+            ClientMessage::Cancel(cancel) => {
+                desk.ledger.cancels(client, &cancel);
+                core.cancel(client, &cancel, desk).expect("clients keep the rules");
+                desk.ledger.has_cancelled(client, &cancel);
+            }
+            ClientMessage::Scatter(scatter) => {
+                for value in &scatter.values {
+                    desk.ledger.refer(client, value.future, Catalogue::of_key(value.key));
+                }
+                core.scatter(client, &scatter, desk).expect("clients keep the rules");
+            }
+            ClientMessage::Unreachable(future, worker) => {
+                desk.ledger.is_lossy = true;
+                desk.ledger.watched(client, future);
+                core.unreachable(client, future, worker, desk).expect("clients keep the rules");
+            }
+            ClientMessage::Query(..) | ClientMessage::Functions(_) => {}
+            ClientMessage::Close => {
+                desk.ledger.client_left(client);
+                core.client_left(client, desk);
+            }
+        }
+    }
+
+    fn hear_worker(&mut self, worker: WorkerId, message: WorkerMessage<'_>, ledger: &mut Ledger) {
+        let core = &mut self.core;
+        let desk = &mut Desk { post: &mut self.post, ledger };
+        match message {
+            WorkerMessage::Join(join) => {
+                let functions = join.functions.into_iter().map(|function| (function.id, function.name));
+                core.worker_joined(worker, &join.host, join.threads, functions, desk);
+            }
+            WorkerMessage::Finished(mut reports) => {
+                while let Some(report) = reports.next_finished().expect("batches are sound") {
+                    desk.ledger.answered(worker, report.task);
+                    core.finished(worker, &report, desk).expect("workers keep the rules");
+                }
+            }
+            WorkerMessage::Failed(mut reports) => {
+                while let Some(report) = reports.next_failed().expect("batches are sound") {
+                    desk.ledger.answered(worker, report.task);
+                    core.failed(worker, &report, desk).expect("workers keep the rules");
+                }
+            }
+            WorkerMessage::Returned(mut tasks) => each_task(&mut tasks, |task| {
+                desk.ledger.answered(worker, task);
+                core.returned(worker, task).expect("workers keep the rules");
+            }),
+            WorkerMessage::Holds(mut pairs) => {
+                while let Some((task, nbytes)) = pairs.next_pair().expect("batches are sound") {
+                    core.holds(worker, task, nbytes, desk);
+                }
+            }
+            WorkerMessage::Unavailable(mut pairs) => {
+                while let Some((task, holder)) = pairs.next_pair().expect("batches are sound") {
+                    core.unavailable(task, WorkerId(holder as u32), desk);
+                }
+            }
+            WorkerMessage::Metrics(_) => {}
+        }
+    }
+}
+
+/// The core's effects: mail, after a look into the ledger.
+struct Desk<'a> {
+    post: &'a mut Post,
+    ledger: &'a mut Ledger,
+}
+
+impl Desk<'_> {
+    fn worker(&mut self, worker: WorkerId) -> &mut ToWorkerOutbox {
+        self.post.with_mail.push(Node::Worker(worker));
+        self.post.workers.get_mut(&worker).expect("nothing is said to a worker that left")
+    }
+}
+
+impl Effects for Desk<'_> {
+    fn assign(&mut self, worker: WorkerId, assignment: &Assignment<'_>) {
+        self.ledger.assigned(worker, assignment.task, assignment.arguments);
+        self.worker(worker).assign(assignment);
+    }
+
+    fn retract(&mut self, worker: WorkerId, task: TaskId) {
+        self.worker(worker).retract(task);
+    }
+
+    fn abandon(&mut self, worker: WorkerId, task: TaskId) {
+        self.ledger.abandoned(worker, task);
+        self.worker(worker).abandon(task);
+    }
+
+    fn free(&mut self, worker: WorkerId, task: TaskId) {
+        self.worker(worker).free(task);
+    }
+
+    fn notify(&mut self, client: ClientId, future: FutureId, outcome: &Outcome<'_>) {
+        self.ledger.told(client, future, outcome);
+        let outbox = self.post.clients.get_mut(&client).expect("nothing is said to a client that left");
+        outbox.notify(future, outcome);
+        self.post.with_mail.push(Node::Client(client));
+    }
+
+    fn placed(&mut self, client: ClientId, placed: &Placed) {
+        let outbox = self.post.clients.get_mut(&client).expect("nothing is said to a client that left");
+        outbox.placed(std::slice::from_ref(placed));
+        self.post.with_mail.push(Node::Client(client));
+    }
+}
+
+fn each(futures: &mut FutureReader<'_>, mut book: impl FnMut(FutureId)) {
+    while let Some(future) = futures.next_future().expect("batches are sound") {
+        book(future);
+    }
+}
+
+fn each_task(tasks: &mut TaskReader<'_>, mut book: impl FnMut(TaskId)) {
+    while let Some(task) = tasks.next_task().expect("batches are sound") {
+        book(task);
+    }
+}

@@ -1,0 +1,245 @@
+//! A worker: the real core, with a store of numbers and threads that take as long as the workload says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dcluster::model::error::{ErrorKind, TaskError};
+use dcluster::model::{TaskId, WorkerId};
+use dcluster::wire::client::FunctionName;
+use dcluster::wire::frame::{FrameLimit, FrameReader};
+use dcluster::wire::worker::{
+    Assignment, Failed, Finished, Join, Source, TaskReader, ToWorkerMessage, WorkerOutbox,
+};
+use dcluster::worker::core::{Effects, ThreadId, WorkerCore};
+
+use super::network::Stored;
+use super::workload::{Catalogue, Entry, FUNCTIONS};
+
+/// One worker process.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    core: WorkerCore<Job>,
+    pub(crate) floor: Floor,
+    reader: FrameReader,
+}
+
+/// What surrounds the core.
+#[derive(Debug, Default)]
+pub(crate) struct Floor {
+    pub(crate) store: BTreeMap<TaskId, Stored>,
+    pub(crate) outbox: WorkerOutbox,
+    /// Tasks that threads have taken up.
+    pub(crate) starts: Vec<Start>,
+    /// Values to ask peers for.
+    pub(crate) fetches: Vec<(TaskId, WorkerId)>,
+    /// The value of the event that is booked.
+    arriving: Option<Stored>,
+    /// Assignments that are not answered.
+    open: BTreeSet<TaskId>,
+    running: BTreeSet<TaskId>,
+}
+
+/// A task that a thread has taken up.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) thread: ThreadId,
+    pub(crate) task: TaskId,
+    pub(crate) entry: Entry,
+    pub(crate) inputs: Vec<u64>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Job {
+    entry: Entry,
+    inputs: Vec<JobInput>,
+}
+
+#[derive(Debug)]
+enum JobInput {
+    Inline(u64),
+    Held(TaskId),
+}
+
+impl Worker {
+    /// A worker that has said that it joins.
+    pub(crate) fn new(id: WorkerId, threads: u32) -> Self {
+        let mut floor = Floor::default();
+        let functions = (1..=FUNCTIONS)
+            .map(|id| FunctionName { id: dcluster::model::FunctionId(id), name: format!("f{id}") });
+        floor.outbox.join(&Join {
+            rank: None,
+            host: format!("host-{}", id.0 / 4),
+            pid: id.0,
+            address: format!("host-{}:{}", id.0 / 4, id.0),
+            threads,
+            memory_bytes_max: 1 << 30,
+            binding: String::new(),
+            functions: functions.collect(),
+        });
+        Self { core: WorkerCore::new(threads), floor, reader: FrameReader::new(FrameLimit::default()) }
+    }
+
+    /// Bytes from the scheduler.
+    pub(crate) fn hear(&mut self, bytes: &[u8]) {
+        self.reader.buffer().extend_from_slice(bytes);
+        while let Some(frame) = self.reader.next_frame().expect("the scheduler sends frames") {
+            let message = ToWorkerMessage::read(frame.opcode, &frame.body).expect("messages are sound");
+            self.book(message);
+            self.core.start_ready(&mut self.floor);
+        }
+    }
+
+    /// A thread is done with a task that gave a value, or an error.
+    pub(crate) fn ended(
+        &mut self,
+        thread: ThreadId,
+        task: TaskId,
+        duration_us: u64,
+        outcome: Result<Stored, String>,
+    ) {
+        match outcome {
+            Ok(stored) => {
+                self.floor.arriving = Some(stored);
+                let bytes = stored.value.to_le_bytes();
+                let inline = stored.is_inline.then_some(bytes.as_slice());
+                let report = Finished { task, duration_us, nbytes: stored.nbytes, inline };
+                self.core.finished(thread, &report, &mut self.floor);
+            }
+            Err(message) => {
+                let error = TaskError::new(ErrorKind::Error, message).pack();
+                self.core.failed(thread, &Failed { task, duration_us, error: &error }, &mut self.floor);
+            }
+        }
+        self.floor.arriving = None;
+        self.core.start_ready(&mut self.floor);
+    }
+
+    /// The answer of a peer that was asked for a value.
+    pub(crate) fn fetched(&mut self, task: TaskId, value: Option<Stored>) {
+        self.floor.arriving = value;
+        match value {
+            Some(stored) => self.core.fetched(task, stored.nbytes, &mut self.floor),
+            None => self.core.fetch_failed(task, &mut self.floor),
+        }
+        self.floor.arriving = None;
+        self.core.start_ready(&mut self.floor);
+    }
+
+    /// A client's value.
+    pub(crate) fn put(&mut self, task: TaskId, value: Stored) {
+        self.floor.arriving = Some(value);
+        self.core.put(task, value.nbytes, &mut self.floor);
+        self.floor.arriving = None;
+        self.core.start_ready(&mut self.floor);
+    }
+
+    pub(crate) fn check(&self) {
+        self.core.check();
+        assert_eq!(self.floor.open.len() as u32, self.core.counts().running + self.core.counts().queued);
+    }
+
+    /// Panics unless the worker has nothing.
+    pub(crate) fn check_empty(&self) {
+        assert!(self.floor.open.is_empty(), "tasks are left: {:?}", self.floor.open);
+        let left: Vec<_> = self.floor.lasting().collect();
+        assert!(left.is_empty(), "values are left: {left:?}");
+    }
+
+    fn book(&mut self, message: ToWorkerMessage<'_>) {
+        let (core, floor) = (&mut self.core, &mut self.floor);
+        match message {
+            ToWorkerMessage::Assign(mut batch) => {
+                while let Some(assignment) = batch.next_assignment().expect("batches are sound") {
+                    assert!(floor.open.insert(assignment.task), "assigned again before its answer");
+                    let job = Job::new(&assignment);
+                    core.assign(&assignment, job, floor).expect("the contract holds");
+                }
+            }
+            ToWorkerMessage::Retract(mut tasks) => each(&mut tasks, |task| core.retract(task, floor)),
+            ToWorkerMessage::Abandon(mut tasks) => each(&mut tasks, |task| core.abandon(task, floor)),
+            ToWorkerMessage::Free(mut tasks) => each(&mut tasks, |task| core.free(task, floor)),
+            ToWorkerMessage::Peers(_) | ToWorkerMessage::Shutdown(_) => {}
+        }
+    }
+}
+
+impl Job {
+    fn new(assignment: &Assignment<'_>) -> Self {
+        let input = |input: &dcluster::wire::worker::Input<'_>| match input.source {
+            Source::Inline(bytes) => {
+                JobInput::Inline(u64::from_le_bytes(bytes.try_into().expect("a value is eight bytes")))
+            }
+            Source::Local | Source::Remote { .. } => JobInput::Held(input.task),
+        };
+        let inputs = assignment.inputs.iter().map(input).collect();
+        Self { entry: Catalogue::entry(assignment.arguments), inputs }
+    }
+}
+
+impl Floor {
+    /// Values that are held until they are freed.
+    pub(crate) fn lasting(&self) -> impl Iterator<Item = (&TaskId, &Stored)> {
+        self.store.iter().filter(|(_, stored)| !stored.is_inline)
+    }
+
+    fn answer(&mut self, task: TaskId) {
+        assert!(self.open.remove(&task), "{task} is answered, and was not asked for");
+        self.running.remove(&task);
+    }
+}
+
+impl Effects for Floor {
+    type Job = Job;
+
+    fn start(&mut self, thread: ThreadId, task: TaskId, job: Job) {
+        assert!(self.open.contains(&task), "{task} starts after it was given back");
+        assert!(self.running.insert(task), "{task} starts twice");
+        let value = |input: &JobInput| match input {
+            JobInput::Inline(value) => *value,
+            JobInput::Held(task) => self.store.get(task).expect("inputs are here").value,
+        };
+        let inputs = job.inputs.iter().map(value).collect();
+        self.starts.push(Start { thread, task, entry: job.entry, inputs });
+    }
+
+    fn keep(&mut self, task: TaskId) {
+        let before = self.store.insert(task, self.arriving.expect("a value arrives in this event"));
+        assert_eq!(before, None, "{task} is kept twice");
+    }
+
+    fn discard(&mut self, task: TaskId) {
+        self.store.remove(&task).expect("only what was kept is discarded");
+    }
+
+    fn fetch(&mut self, task: TaskId, _nbytes: u64, holder: WorkerId) {
+        self.fetches.push((task, holder));
+    }
+
+    fn finished(&mut self, finished: &Finished<'_>) {
+        self.answer(finished.task);
+        self.outbox.finished(finished);
+    }
+
+    fn failed(&mut self, failed: &Failed<'_>) {
+        self.answer(failed.task);
+        self.outbox.failed(failed);
+    }
+
+    fn returned(&mut self, task: TaskId) {
+        self.answer(task);
+        self.outbox.returned(task);
+    }
+
+    fn holds(&mut self, task: TaskId, nbytes: u64) {
+        self.outbox.holds(task, nbytes);
+    }
+
+    fn unavailable(&mut self, task: TaskId, holder: WorkerId) {
+        self.outbox.unavailable(task, holder);
+    }
+}
+
+fn each(tasks: &mut TaskReader<'_>, mut book: impl FnMut(TaskId)) {
+    while let Some(task) = tasks.next_task().expect("batches are sound") {
+        book(task);
+    }
+}

@@ -1,0 +1,521 @@
+//! A cluster in one thread: nodes, what is on its way between them, and the faults that befall them.
+//!
+//! First anything may happen. Then faults stop, and everything must come to its end within a bound of events.
+//! At last all futures are given back, and nothing may be left anywhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dcluster::model::{ClientId, FutureId, TaskId, WorkerId};
+use dcluster::scheduler::core::Tuning;
+use dcluster::worker::core::ThreadId;
+
+use super::client::Client;
+use super::ledger::Ledger;
+use super::network::{Asker, Event, Network, Node, Stored};
+use super::random::Random;
+use super::scheduler::Scheduler;
+use super::worker::{Start, Worker};
+use super::workload::{Behaviour, Catalogue, Entry, Mix};
+
+/// What a run came to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Summary {
+    pub(crate) events: u64,
+    pub(crate) runs: u64,
+    pub(crate) recomputed: u64,
+    pub(crate) stolen: u64,
+    pub(crate) submitted: u64,
+    pub(crate) abandoned: u64,
+}
+
+/// How much of what there is.
+#[derive(Debug)]
+struct Plan {
+    workers: u64,
+    threads_max: u64,
+    clients: u64,
+    calm_at_us: u64,
+    actions_max: u64,
+    /// Of 100 futures that are done, so many are given back at once.
+    turnover_percent: u64,
+    leaves: u64,
+    /// Of 100 fetches, so many fail for no reason.
+    flaky_percent: u64,
+    mail_us_max: u64,
+}
+
+/// Everything.
+#[derive(Debug)]
+pub(crate) struct World {
+    plan: Plan,
+    random: Random,
+    network: Network,
+    scheduler: Scheduler,
+    workers: BTreeMap<WorkerId, Worker>,
+    clients: BTreeMap<ClientId, Client>,
+    ledger: Ledger,
+    next_worker: u32,
+    next_client: u32,
+    /// Connections whose writer is about to write.
+    flushing: BTreeSet<(Node, Node)>,
+    is_placing: bool,
+    is_calm: bool,
+    events: u64,
+}
+
+impl Summary {
+    pub(crate) fn plus(self, other: &Self) -> Self {
+        Self {
+            events: self.events + other.events,
+            runs: self.runs + other.runs,
+            recomputed: self.recomputed + other.recomputed,
+            stolen: self.stolen + other.stolen,
+            submitted: self.submitted + other.submitted,
+            abandoned: self.abandoned + other.abandoned,
+        }
+    }
+}
+
+impl Plan {
+    fn new(random: &mut Random) -> Self {
+        let workers = match random.below(1000) {
+            0..600 => random.between(1, 3),
+            600..900 => random.between(4, 10),
+            900..980 => random.between(11, 50),
+            980..997 => random.between(51, 200),
+            _ => 1000,
+        };
+        let is_faulty = random.chance(70);
+        Self {
+            workers,
+            threads_max: random.pick(&[1, 2, 8]),
+            clients: random.between(1, 4),
+            calm_at_us: random.pick(&[20_000, 50_000, 200_000]),
+            actions_max: random.pick(&[20, 200, 400]),
+            turnover_percent: random.pick(&[0, 30, 90]),
+            leaves: if is_faulty { random.pick(&[1, 3, 10, 30]) + workers / 8 } else { 0 },
+            flaky_percent: if is_faulty { random.pick(&[0, 0, 5]) } else { 0 },
+            mail_us_max: random.pick(&[1, 100, 2000]),
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let random = &mut random;
+        let plan = Plan::new(random);
+        let len = match random.below(10) {
+            0..3 => random.between(1, 6),
+            3..7 => random.between(5, 30),
+            7..9 => random.between(30, 100),
+            _ => random.between(100, 400),
+        };
+        let trouble = random.pick(&[0, 0, 5, 20]);
+        let mix = Mix {
+            trouble_percent: trouble,
+            scattered_percent: random.pick(&[0, 20, 80]),
+            large_percent: random.pick(&[0, 50, 100]),
+        };
+        let catalogue = Catalogue::new(random, len as usize, &mix);
+        let tuning = Tuning {
+            round_trip_us: random.pick(&[50, 500, 5000]),
+            depth_max: random.pick(&[1, 4, 64]),
+            seed: random.next(),
+            ..Tuning::default()
+        };
+        let mut world = Self {
+            network: Network::new(random),
+            random: random.clone(),
+            scheduler: Scheduler::new(tuning),
+            workers: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            ledger: Ledger::new(catalogue),
+            next_worker: 0,
+            next_client: 0,
+            flushing: BTreeSet::new(),
+            is_placing: false,
+            is_calm: false,
+            events: 0,
+            plan,
+        };
+        world.begin();
+        world
+    }
+
+    /// Runs to the end, through all phases.
+    pub(crate) fn run(mut self) -> Summary {
+        self.run_until_quiet("settle");
+        assert!(!self.workers.is_empty(), "a worker is left");
+        let unsettled: Vec<_> = self.unsettled();
+        assert!(unsettled.is_empty(), "these never end:\n{}", unsettled.join("\n"));
+        self.check_settled();
+        for client in self.clients.values_mut() {
+            client.release_all();
+        }
+        let clients: Vec<_> = self.clients.keys().copied().collect();
+        for client in clients {
+            if self.random.chance(50) {
+                self.clients.get_mut(&client).expect("just listed").outbox.close();
+            }
+            self.flush_soon(Node::Client(client), Node::Scheduler);
+        }
+        self.run_until_quiet("be forgotten");
+        assert_eq!(self.scheduler.core.tasks_len(), 0, "tasks are left that nobody wants");
+        self.workers.values().for_each(Worker::check_empty);
+        self.check();
+        let totals = self.scheduler.core.totals();
+        Summary {
+            events: self.events,
+            runs: self.ledger.runs,
+            recomputed: totals.recomputed,
+            stolen: totals.stolen,
+            submitted: totals.submitted,
+            abandoned: self.ledger.abandoned,
+        }
+    }
+
+    /// Says who joins, connects and leaves when.
+    fn begin(&mut self) {
+        let calm_at_us = self.plan.calm_at_us;
+        for _ in 0..self.plan.workers {
+            let at = if self.random.chance(80) { 0 } else { self.random.below(calm_at_us) };
+            self.network.after(at, Event::Join);
+        }
+        for _ in 0..self.plan.clients {
+            let at = if self.random.chance(50) { 0 } else { self.random.below(calm_at_us) };
+            self.network.after(at, Event::Connect);
+        }
+        for _ in 0..self.plan.leaves {
+            let at = self.random.below(calm_at_us);
+            let event = match self.random.below(10) {
+                0..2 if self.plan.clients > 1 => {
+                    Event::Disconnect { client: ClientId(self.random.below(self.plan.clients) as u32) }
+                }
+                draw => Event::Leave {
+                    worker: WorkerId(self.random.below(self.plan.workers + self.plan.leaves) as u32),
+                    planned: draw < 4,
+                },
+            };
+            self.network.after(at, event);
+            if self.random.chance(70) {
+                let later = at + self.random.below(calm_at_us);
+                self.network.after(later, Event::Join);
+            }
+        }
+    }
+
+    fn run_until_quiet(&mut self, what: &str) {
+        let entries = self.ledger.catalogue.specs.len() as u64;
+        let mut calm_events_left = 20_000 + 1000 * entries + 200 * self.plan.workers;
+        loop {
+            while let Some(event) = self.network.next() {
+                if self.is_calm {
+                    calm_events_left -= 1;
+                    assert!(calm_events_left > 0, "work does not {what}; {}", self.unsettled().join("\n"));
+                }
+                self.events += 1;
+                self.happen(event);
+                let stride = 1 + self.scheduler.core.tasks_len() as u64 / 32 + self.plan.workers / 32;
+                if self.events.is_multiple_of(stride) {
+                    self.check();
+                }
+            }
+            if self.is_calm && !self.workers.is_empty() {
+                return;
+            }
+            self.calm_down();
+        }
+    }
+
+    /// No more faults, a worker at least, and everybody waits for what is theirs.
+    fn calm_down(&mut self) {
+        self.is_calm = true;
+        if self.workers.is_empty() {
+            self.network.after(0, Event::Join);
+        }
+        let clients: Vec<_> = self.clients.keys().copied().collect();
+        for client in clients {
+            self.clients.get_mut(&client).expect("just listed").watch_all();
+            self.flush_soon(Node::Client(client), Node::Scheduler);
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Deliver { from, to: Node::Scheduler, bytes } => {
+                self.scheduler.hear(from, &bytes, &mut self.ledger);
+                self.place_soon();
+            }
+            Event::Deliver { to: Node::Worker(id), bytes, .. } => {
+                self.with_worker(id, |worker| worker.hear(&bytes));
+            }
+            Event::Deliver { to: Node::Client(id), bytes, .. } => {
+                let (random, catalogue) = (&mut self.random, &self.ledger.catalogue);
+                if let Some(client) = self.clients.get_mut(&id) {
+                    client.hear(random, catalogue, &bytes);
+                }
+                self.after_client(id);
+            }
+            Event::Closed { peer, planned } => {
+                self.scheduler.closed(peer, planned, &mut self.ledger);
+                self.place_soon();
+            }
+            Event::Flush { from, to } => self.flush(from, to),
+            Event::Place => {
+                self.is_placing = false;
+                self.scheduler.place(self.network.now, &mut self.ledger);
+                self.deliver_mail();
+                self.scheduler.core.check_progress();
+            }
+            Event::RunEnds { worker, thread, task, entry, duration_us } => {
+                self.run_ends(worker, thread, task, entry, duration_us);
+            }
+            Event::Ask { asker, holder, task } => {
+                let value =
+                    self.workers.get(&holder).and_then(|worker| worker.floor.store.get(&task)).copied();
+                let is_lost = !self.is_calm && self.random.chance(self.plan.flaky_percent);
+                self.ledger.is_lossy |= is_lost;
+                let value = value.filter(|_| !is_lost);
+                self.network.apart(&mut self.random, Event::Answer { asker, holder, task, value });
+            }
+            Event::Answer { asker: Asker::Worker(id), task, value, .. } => {
+                self.with_worker(id, |worker| worker.fetched(task, value));
+            }
+            Event::Answer { asker: Asker::Client(id, future), holder, task, value } => {
+                if let Some(client) = self.clients.get_mut(&id) {
+                    client.fetched(&mut self.random, &self.ledger.catalogue, future, (task, holder), value);
+                }
+                self.after_client(id);
+            }
+            Event::Put { client, future, worker, task, value } => {
+                self.put(client, future, worker, task, value)
+            }
+            Event::PutFailed { client, future } => {
+                self.ledger.is_lossy = true;
+                if let Some(client) = self.clients.get_mut(&client) {
+                    client.put_failed(future);
+                }
+                self.after_client(client);
+            }
+            Event::Act { client } => self.act(client),
+            Event::Join => self.join(),
+            Event::Leave { worker, planned } => self.leave(worker, planned),
+            Event::Connect => self.connect(),
+            Event::Disconnect { client } => self.disconnect(client),
+        }
+    }
+
+    fn act(&mut self, id: ClientId) {
+        if self.network.now >= self.plan.calm_at_us {
+            return;
+        }
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        client.act(&mut self.random, &self.ledger.catalogue);
+        self.after_client(id);
+        let delay_us = self.random.between(1, 2 * self.plan.calm_at_us / self.plan.actions_max);
+        self.network.after(delay_us, Event::Act { client: id });
+    }
+
+    fn join(&mut self) {
+        let id = WorkerId(self.next_worker);
+        self.next_worker += 1;
+        let threads = self.random.between(1, self.plan.threads_max) as u32;
+        self.workers.insert(id, Worker::new(id, threads));
+        self.scheduler.accept(Node::Worker(id));
+        self.flush_soon(Node::Worker(id), Node::Scheduler);
+    }
+
+    /// A worker's end. What it wrote last may be lost with it, unless it leaves as planned.
+    fn leave(&mut self, worker: WorkerId, planned: bool) {
+        if self.workers.remove(&worker).is_none() {
+            return;
+        }
+        self.ledger.is_lossy = true;
+        let (peer, closed) = (Node::Worker(worker), Event::Closed { peer: Node::Worker(worker), planned });
+        match planned || self.random.chance(50) {
+            true => self.network.along(&mut self.random, peer, Node::Scheduler, closed),
+            false => self.network.apart(&mut self.random, closed),
+        }
+        if self.is_calm || self.random.chance(30) {
+            self.network.after(1000, Event::Join);
+        }
+    }
+
+    fn connect(&mut self) {
+        let id = ClientId(self.next_client);
+        self.next_client += 1;
+        self.clients.insert(id, Client::new(id, self.plan.turnover_percent));
+        self.scheduler.accept(Node::Client(id));
+        self.network.after(0, Event::Act { client: id });
+    }
+
+    fn disconnect(&mut self, client: ClientId) {
+        if self.clients.remove(&client).is_none() {
+            return;
+        }
+        let (peer, closed) =
+            (Node::Client(client), Event::Closed { peer: Node::Client(client), planned: false });
+        match self.random.chance(50) {
+            true => self.network.along(&mut self.random, peer, Node::Scheduler, closed),
+            false => self.network.apart(&mut self.random, closed),
+        }
+    }
+
+    fn put(&mut self, client: ClientId, future: FutureId, worker: WorkerId, task: TaskId, value: Stored) {
+        let is_lost = !self.is_calm && self.random.chance(self.plan.flaky_percent);
+        if !is_lost && self.workers.contains_key(&worker) {
+            return self.with_worker(worker, |worker| worker.put(task, value));
+        }
+        self.network.apart(&mut self.random, Event::PutFailed { client, future });
+    }
+
+    /// Lets something happen to a worker, and does what it then asks for.
+    fn with_worker(&mut self, id: WorkerId, event: impl FnOnce(&mut Worker)) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        event(worker);
+        worker.check();
+        let (starts, fetches) =
+            (std::mem::take(&mut worker.floor.starts), std::mem::take(&mut worker.floor.fetches));
+        for start in starts {
+            self.start(id, &start);
+        }
+        for (task, holder) in fetches {
+            assert_ne!(holder, id, "a worker asks itself");
+            let ask = Event::Ask { asker: Asker::Worker(id), holder, task };
+            self.network.apart(&mut self.random, ask);
+        }
+        self.flush_soon(Node::Worker(id), Node::Scheduler);
+    }
+
+    fn start(&mut self, worker: WorkerId, start: &Start) {
+        let Start { thread, task, entry, ref inputs } = *start;
+        let spec = &self.ledger.catalogue.specs[entry];
+        self.ledger.runs += 1;
+        assert_eq!(spec.run(entry, inputs), spec.value, "entry {entry} runs on what its inputs came to");
+        let duration_us = self.random.between(spec.duration_us / 2, spec.duration_us * 2);
+        if let Behaviour::Kills(runs) = spec.behaviour
+            && self.ledger.bad_runs[entry] < runs
+        {
+            self.ledger.bad_runs[entry] += 1;
+            self.network.after(duration_us / 2, Event::Leave { worker, planned: false });
+        }
+        self.network.after(duration_us, Event::RunEnds { worker, thread, task, entry, duration_us });
+    }
+
+    fn run_ends(&mut self, id: WorkerId, thread: ThreadId, task: TaskId, entry: Entry, duration_us: u64) {
+        if !self.workers.contains_key(&id) {
+            return;
+        }
+        let spec = &self.ledger.catalogue.specs[entry];
+        let outcome = match spec.behaviour {
+            Behaviour::Fails(runs) if self.ledger.bad_runs[entry] < runs => {
+                self.ledger.bad_runs[entry] += 1;
+                Err(format!("entry {entry} fails"))
+            }
+            _ => Ok(Stored { value: spec.value, nbytes: spec.nbytes, is_inline: spec.is_inline() }),
+        };
+        self.with_worker(id, |worker| worker.ended(thread, task, duration_us, outcome));
+    }
+
+    /// Does what a client asks for.
+    fn after_client(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let (fetches, puts) = (std::mem::take(&mut client.fetches), std::mem::take(&mut client.puts));
+        for (future, task, holder) in fetches {
+            let ask = Event::Ask { asker: Asker::Client(id, future), holder, task };
+            self.network.apart(&mut self.random, ask);
+        }
+        for (future, task, worker, value) in puts {
+            let put = Event::Put { client: id, future, worker, task, value };
+            self.network.apart(&mut self.random, put);
+        }
+        self.flush_soon(Node::Client(id), Node::Scheduler);
+    }
+
+    fn place_soon(&mut self) {
+        if !std::mem::replace(&mut self.is_placing, true) {
+            let delay_us = self.random.below(self.plan.mail_us_max);
+            self.network.after(delay_us, Event::Place);
+        }
+        if self.random.chance(20) {
+            self.deliver_mail();
+        }
+    }
+
+    fn deliver_mail(&mut self) {
+        for peer in std::mem::take(&mut self.scheduler.post.with_mail) {
+            self.flush_soon(Node::Scheduler, peer);
+        }
+    }
+
+    /// Has a writer write what gathers until it comes to it.
+    fn flush_soon(&mut self, from: Node, to: Node) {
+        if self.flushing.insert((from, to)) {
+            let delay_us = self.random.below(self.plan.mail_us_max);
+            self.network.after(delay_us, Event::Flush { from, to });
+        }
+    }
+
+    fn flush(&mut self, from: Node, to: Node) {
+        self.flushing.remove(&(from, to));
+        let mut frames = Vec::new();
+        match from {
+            Node::Scheduler => frames = self.scheduler.take_mail(to),
+            Node::Worker(id) => {
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.floor.outbox.outbox().swap_into(&mut frames);
+                }
+            }
+            Node::Client(id) => {
+                if let Some(client) = self.clients.get_mut(&id) {
+                    client.outbox.outbox().swap_into(&mut frames);
+                }
+            }
+        }
+        if frames.is_empty() {
+            return;
+        }
+        // Connections carry bytes: a frame may arrive in pieces.
+        let rest = match self.random.chance(10) {
+            true => frames.split_off(self.random.below(frames.len() as u64) as usize),
+            false => Vec::new(),
+        };
+        for bytes in [frames, rest] {
+            if !bytes.is_empty() {
+                self.network.along(&mut self.random, from, to, Event::Deliver { from, to, bytes });
+            }
+        }
+    }
+
+    /// Panics unless the scheduler's tables say of every worker what it has.
+    fn check_settled(&self) {
+        let counts = self.scheduler.core.counts();
+        assert_eq!((counts.waiting, counts.ready, counts.assigned, counts.receiving), (0, 0, 0, 0));
+        for summary in self.scheduler.core.worker_summaries() {
+            assert_eq!((summary.assigned, summary.backlog), (0, 0), "{}", summary.id);
+            let stored: Vec<_> = self.workers[&summary.id].floor.lasting().collect();
+            assert_eq!(summary.values, stored.len(), "values on {}: {stored:?}", summary.id);
+            assert_eq!(summary.held_bytes, stored.iter().map(|(_, stored)| stored.nbytes).sum::<u64>());
+        }
+        let recomputed = self.scheduler.core.totals().recomputed;
+        assert!(self.ledger.is_lossy || recomputed == 0, "values are made again, and none was lost");
+    }
+
+    fn check(&self) {
+        self.scheduler.core.check();
+    }
+
+    /// What nobody has told clients of, with the scheduler's explanations.
+    fn unsettled(&self) -> Vec<String> {
+        let specs = &self.ledger.catalogue.specs;
+        let explain = |entry: Entry| self.scheduler.core.explain(specs[entry].key);
+        let of_client = |(id, client): (&ClientId, &Client)| {
+            let lines = client
+                .unsettled()
+                .map(|(future, entry)| format!("{id} {future:?} (entry {entry}): {:?}", explain(entry)));
+            lines.collect::<Vec<_>>()
+        };
+        self.clients.iter().flat_map(of_client).collect()
+    }
+}
