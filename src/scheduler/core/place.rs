@@ -217,8 +217,13 @@ impl SchedulerCore {
             inputs: task.inputs.iter().map(|input| self.source(worker, *input)).collect(),
         };
         effects.assign(worker, &assignment);
-        let is_large = |input: &Input<'_>| matches!(input.source, Source::Remote { nbytes, .. } if nbytes >= INBOUND_BYTES_MIN);
-        if assignment.inputs.iter().any(is_large) {
+        let is_large = |input: &Input<'_>| match input.source {
+            Source::Remote { nbytes, .. } => nbytes >= INBOUND_BYTES_MIN,
+            _ => false,
+        };
+        let any_large = assignment.inputs.iter().any(is_large);
+        drop(assignment);
+        if any_large {
             self.note_inbound(worker, slot);
         }
     }
