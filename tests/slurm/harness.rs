@@ -360,7 +360,8 @@ fn stop(child: &mut Child) -> bool {
     ended
 }
 
-fn wait_at_most(child: &mut Child, limit: Duration) -> Option<i32> {
+/// The exit code of `child`, 128 + the signal where one ended it; None if it still runs.
+pub(crate) fn wait_at_most(child: &mut Child, limit: Duration) -> Option<i32> {
     use std::os::unix::process::ExitStatusExt;
     let mut code = None;
     holds_within(limit, || {

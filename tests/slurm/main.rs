@@ -1,7 +1,9 @@
 //! dcluster under a real Slurm: each test brings one up on this machine and takes it down again.
 //!
-//! `harness` is the Slurm, `slurm_commands` checks it and the scripts around it, `slurm_jobs` runs whole clusters.
+//! `harness` is the Slurm, `slurm_commands` checks it and the scripts around it, `slurm_jobs` runs whole clusters,
+//! `slurm_endings` ends them in every way.
 
 mod harness;
 mod slurm_commands;
+mod slurm_endings;
 mod slurm_jobs;

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::harness::SlurmCluster;
 
-const DCLUSTER: &str = env!("CARGO_BIN_EXE_dcluster");
+pub(crate) const DCLUSTER: &str = env!("CARGO_BIN_EXE_dcluster");
 
 /// The driver of these jobs: asks the cluster that it drives for its state, and writes it to the file `$1`.
 const WRITE_STATUS: &str = r#""$0" status --json >"$1""#;
@@ -93,23 +93,46 @@ fn walltime_warning_ends_the_cluster() {
 }
 
 /// A Slurm, and where this job's files go. The Slurm itself checks that no process is left.
-struct Job {
-    slurm: SlurmCluster,
+pub(crate) struct Job {
+    pub(crate) slurm: SlurmCluster,
     run_directory: PathBuf,
 }
 
 impl Job {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let slurm = SlurmCluster::start();
         let run_directory = slurm.path().join("run");
         fs::DirBuilder::new().mode(0o700).create(&run_directory).expect("a directory");
         Self { slurm, run_directory }
     }
 
-    fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = self.slurm.command(program);
         command.env("DCLUSTER", DCLUSTER).env("DCLUSTER_RUN_DIR", &self.run_directory);
         command
+    }
+
+    /// `launchers/srun.sh` with two ranks on each of two nodes; the program and its arguments follow.
+    pub(crate) fn two_nodes(&self, mpi: &str) -> Command {
+        let mut srun = self.command("launchers/srun.sh");
+        srun.args([mpi, "-N2", "--ntasks-per-node=2"]);
+        srun
+    }
+
+    /// The cluster's state once it has `workers` workers.
+    pub(crate) fn status(&self, workers: usize) -> Value {
+        let mut status = Value::Null;
+        self.slurm.wait_for("the workers", || {
+            let Some(file) = files_below(&self.run_directory).into_iter().find(|file| is_connection(file))
+            else {
+                return false;
+            };
+            let mut ask = self.command(DCLUSTER);
+            ask.arg("--connection-file").arg(file).args(["status", "--json"]);
+            status = serde_json::from_str(&self.slurm.finish(ask).output).unwrap_or_default();
+            status["workers"].as_array().is_some_and(|list| list.len() == workers)
+        });
+        status
     }
 
     fn output(&self) -> PathBuf {
@@ -140,19 +163,8 @@ impl Job {
     /// Runs the same driver in a step of two ranks on each of two nodes.
     #[track_caller]
     fn srun(&self, mpi: &str) {
-        let mut srun = self.command("launchers/srun.sh");
-        srun.args([
-            mpi,
-            "-N2",
-            "--ntasks-per-node=2",
-            DCLUSTER,
-            "run",
-            "--",
-            "sh",
-            "-c",
-            WRITE_STATUS,
-            DCLUSTER,
-        ]);
+        let mut srun = self.two_nodes(mpi);
+        srun.args([DCLUSTER, "run", "--", "sh", "-c", WRITE_STATUS, DCLUSTER]);
         srun.arg(self.status_file());
         self.slurm.finish(srun).success();
     }
@@ -165,11 +177,19 @@ impl Job {
         (workers.len(), nodes.len())
     }
 
+    pub(crate) fn is_nothing_left(&self) -> bool {
+        files_below(&self.run_directory).is_empty()
+    }
+
     /// The connection file, and whatever else was in the run directory, has gone with the cluster.
     #[track_caller]
-    fn assert_nothing_left(&self) {
+    pub(crate) fn assert_nothing_left(&self) {
         assert_eq!(files_below(&self.run_directory), Vec::<PathBuf>::new());
     }
+}
+
+fn is_connection(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "json")
 }
 
 fn files_below(folder: &Path) -> Vec<PathBuf> {
