@@ -99,7 +99,7 @@ pub enum Command {
     Worker(Worker),
 
     /// Show workers, tasks and clients of a cluster
-    Status,
+    Status(Status),
 
     /// End a cluster: driver, scheduler and all workers
     Stop(Stop),
@@ -168,6 +168,14 @@ pub struct Worker {
     #[arg(short = 't', long, value_name = "T", env = "DCLUSTER_THREADS")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub threads: Option<u32>,
+}
+
+/// Options of `status`.
+#[derive(Debug, Clone, Args)]
+pub struct Status {
+    /// First wait until this many workers have joined, for as long as a launch may take
+    #[arg(long, value_name = "WORKERS")]
+    pub wait: Option<usize>,
 }
 
 /// Options of `stop`.

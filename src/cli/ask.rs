@@ -17,6 +17,8 @@ use crate::wire::client::Query;
 
 /// How long a cluster may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
+/// How long the workers of a launch may take to join.
+const JOIN_MAX: Duration = Duration::from_secs(60);
 
 /// The connection file that is meant.
 ///
@@ -32,8 +34,15 @@ pub(super) fn find(global: &Global) -> Result<(PathBuf, ConnectionFile), FindErr
     Surroundings::of_process().find(&selector)
 }
 
-pub(super) fn status(global: &Global) -> i32 {
-    answered(global, Query::Status, status::table)
+pub(super) fn status(global: &Global, workers: Option<usize>) -> i32 {
+    let within = ANSWER_MAX + if workers.is_some() { JOIN_MAX } else { Duration::ZERO };
+    let ask = |client: Client| async move {
+        if let Some(workers) = workers {
+            client.wait_for_workers(workers, Some(JOIN_MAX)).await?;
+        }
+        answer(client, Query::Status).await
+    };
+    concluded(global, within, ask, |text| show(global, &text, status::table))
 }
 
 pub(super) fn topo(global: &Global) -> i32 {
@@ -47,6 +56,7 @@ pub(super) fn explain(global: &Global, key: &str) -> i32 {
 pub(super) fn stop(global: &Global, code: i32) -> i32 {
     concluded(
         global,
+        ANSWER_MAX,
         |client| async move { client.shutdown(code).await },
         |()| {
             match global.json {
@@ -58,22 +68,30 @@ pub(super) fn stop(global: &Global, code: i32) -> i32 {
 }
 
 fn answered(global: &Global, query: Query, text: fn(&Value) -> String) -> i32 {
-    let ask = |client: Client| async move {
-        let answer = client.query(query).await;
-        client.close().await;
-        answer
+    concluded(global, ANSWER_MAX, |client| answer(client, query), |answer| show(global, &answer, text))
+}
+
+async fn answer(client: Client, query: Query) -> Result<String, Error> {
+    let answer = client.query(query).await;
+    client.close().await;
+    answer
+}
+
+/// Prints an answer as it came, or as a text for people.
+fn show(global: &Global, answer: &str, text: fn(&Value) -> String) {
+    match (global.json, serde_json::from_str::<Value>(answer)) {
+        (true, _) | (_, Err(_)) => print(format!("{answer}\n").as_bytes()),
+        (false, Ok(value)) => print(text(&value).as_bytes()),
     };
-    concluded(global, ask, |answer| {
-        let value = serde_json::from_str::<Value>(&answer);
-        match (global.json, value) {
-            (true, _) | (_, Err(_)) => print(format!("{answer}\n").as_bytes()),
-            (false, Ok(value)) => print(text(&value).as_bytes()),
-        };
-    })
 }
 
 /// Connects, asks, and shows the answer; the exit code.
-fn concluded<T, Asking>(global: &Global, ask: impl FnOnce(Client) -> Asking, show: impl FnOnce(T)) -> i32
+fn concluded<T, Asking>(
+    global: &Global,
+    within: Duration,
+    ask: impl FnOnce(Client) -> Asking,
+    show: impl FnOnce(T),
+) -> i32
 where
     Asking: Future<Output = Result<T, Error>>,
 {
@@ -89,7 +107,7 @@ where
         let client = Client::connect(&path).await?;
         ask(client).await
     };
-    match runtime.block_on(async { tokio::time::timeout(ANSWER_MAX, conversation).await }) {
+    match runtime.block_on(async { tokio::time::timeout(within, conversation).await }) {
         Ok(Ok(answer)) => {
             show(answer);
             Exit::Success.code()
@@ -97,7 +115,7 @@ where
         Ok(Err(error @ Error::Connect { .. })) => failed(&error, Exit::Unavailable),
         Ok(Err(error)) => failed(&error, Exit::Failure),
         Err(_) => {
-            eprintln!("error: the cluster did not answer within {} s", ANSWER_MAX.as_secs());
+            eprintln!("error: the cluster did not answer within {} s", within.as_secs());
             Exit::Timeout.code()
         }
     }

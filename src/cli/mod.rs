@@ -65,7 +65,7 @@ fn ask(env: &Environment, global: &Global, command: Command) -> i32 {
     }
     start_log("", "warn", global);
     match command {
-        Command::Status => ask::status(global),
+        Command::Status(status) => ask::status(global, status.wait),
         Command::Stop(stop) => ask::stop(global, stop.code),
         Command::Explain(explain) => ask::explain(global, &explain.key),
         Command::Doctor => doctor(env, global),

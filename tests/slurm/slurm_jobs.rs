@@ -13,7 +13,7 @@ use crate::harness::SlurmCluster;
 pub(crate) const DCLUSTER: &str = env!("CARGO_BIN_EXE_dcluster");
 
 /// The driver of these jobs: asks the cluster that it drives for its state, and writes it to the file `$1`.
-const WRITE_STATUS: &str = r#""$0" status --json >"$1""#;
+const WRITE_STATUS: &str = r#""$0" status --wait 3 --json >"$1""#;
 
 #[test]
 fn one_node_script_runs_a_cluster_and_ends_with_it() {
