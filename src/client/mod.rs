@@ -427,7 +427,6 @@ fn question(query: &Query) -> &'static str {
         Query::Status => "status",
         Query::Topology => "topology",
         Query::Explain { .. } => "explain",
-        Query::Story { .. } => "story",
         Query::WhoHas { .. } => "who has",
         Query::Stop { .. } => "stop",
     }

@@ -144,11 +144,6 @@ pub enum Query {
         /// A user's name for a key, its display form or its hexadecimal digits.
         key: String,
     },
-    /// The history of a key.
-    Story {
-        /// As in `Explain`.
-        key: String,
-    },
     /// The workers that hold each future's value.
     WhoHas {
         /// Futures of this client.

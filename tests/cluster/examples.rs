@@ -6,7 +6,9 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::stage::{Stage, dcluster, example};
+#[cfg(feature = "mpi")]
+use crate::stage::dcluster;
+use crate::stage::{Stage, example};
 
 /// What each example prints once it has verified its result.
 const EXAMPLES: [(&str, &str); 15] = [

@@ -1,5 +1,7 @@
 //! What the cluster costs per task: rates, latencies, memory.
 
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -117,6 +119,7 @@ fn one_worker(repeat: usize, size: &Size) -> anyhow::Result<Vec<Figure>> {
         (0..repeat).map(|_| tree_rate(&client, fresh.take(size.tree_leaves))).collect::<Result<_, _>>()?;
     Ok(vec![
         Figure::of("noop_map_tasks_per_s", "tasks/s", rates[1..].to_vec()),
+        percentile("socket_round_trip_p50_us", &socket_round_trips(size.round_trips)?, 50),
         percentile("roundtrip_p50_us", &trips, 50),
         percentile("roundtrip_p99_us", &trips, 99),
         Figure::of("chain_us_per_task", "us", chains),
@@ -145,6 +148,32 @@ fn map_rate(client: &Client, range: std::ops::Range<u64>) -> anyhow::Result<f64>
     let rate = count as f64 / started.elapsed().as_secs_f64();
     ensure!(results.last() == Some(&last), "the last result is {:?}, not {last}", results.last());
     Ok(rate)
+}
+
+/// Times of a bare exchange of 32 bytes between two threads over loopback, in microseconds, ascending: what a
+/// machine's sockets and wake-ups cost before anything is computed. A round trip of a task has four such hops.
+fn socket_round_trips(count: usize) -> anyhow::Result<Vec<f64>> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut near = TcpStream::connect(listener.local_addr()?)?;
+    let (mut far, _) = listener.accept()?;
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
+    let echo = std::thread::spawn(move || {
+        let mut message = [0; 32];
+        while far.read_exact(&mut message).is_ok() && far.write_all(&message).is_ok() {}
+    });
+    let mut times = Vec::with_capacity(count);
+    let mut message = [0; 32];
+    for _ in 0..count {
+        let started = Instant::now();
+        near.write_all(&message)?;
+        near.read_exact(&mut message)?;
+        times.push(started.elapsed().as_secs_f64() * 1e6);
+    }
+    drop(near);
+    ensure!(echo.join().is_ok(), "the echoing thread ended in a panic");
+    times.sort_by(f64::total_cmp);
+    Ok(times)
 }
 
 /// Times from submit to result, in microseconds, ascending.

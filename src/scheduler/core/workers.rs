@@ -49,7 +49,8 @@ pub(super) enum Room {
 /// All live workers.
 #[derive(Debug, Default)]
 pub(super) struct Workers {
-    table: BTreeMap<WorkerId, Worker>,
+    /// By id: ids count from 0 and are never used again. Boxed, so that those that left cost little.
+    table: Vec<Option<Box<Worker>>>,
     /// Live workers, dense, for draws at random.
     order: Vec<WorkerId>,
     hosts: BTreeMap<String, u32>,
@@ -97,16 +98,20 @@ impl Workers {
             retracting: BTreeSet::new(),
             standing: (Room::None, 0),
         };
-        self.table.insert(id, worker);
+        let index = id.0 as usize;
+        if self.table.len() <= index {
+            self.table.resize_with(index + 1, || None);
+        }
+        self.table[index] = Some(Box::new(worker));
         self.order.push(id);
     }
 
-    pub(super) fn leave(&mut self, id: WorkerId) -> Option<Worker> {
+    pub(super) fn leave(&mut self, id: WorkerId) -> Option<Box<Worker>> {
         self.order.retain(|other| *other != id);
         self.backlogged.remove(&id);
         self.deep.remove(&id);
         self.leave_line(id);
-        self.table.remove(&id)
+        self.table.get_mut(id.0 as usize)?.take()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -118,18 +123,23 @@ impl Workers {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
-        self.table.iter().map(|(id, worker)| (*id, worker))
+        (0..).zip(&self.table).filter_map(|(id, worker)| Some((WorkerId(id), worker.as_deref()?)))
     }
 
     #[inline]
     pub(super) fn find(&self, id: WorkerId) -> Option<&Worker> {
-        self.table.get(&id)
+        self.table.get(id.0 as usize)?.as_deref()
+    }
+
+    #[inline]
+    fn find_mut(&mut self, id: WorkerId) -> Option<&mut Worker> {
+        self.table.get_mut(id.0 as usize)?.as_deref_mut()
     }
 
     /// A live worker by id.
     #[inline]
     pub(super) fn live(&mut self, id: WorkerId) -> &mut Worker {
-        self.table.get_mut(&id).expect("tasks and values name live workers only")
+        self.find_mut(id).expect("tasks and values name live workers only")
     }
 
     /// Books an assignment; the task's estimate counts unless it is a follower.
@@ -173,7 +183,7 @@ impl Workers {
     }
 
     pub(super) fn unhold(&mut self, id: WorkerId, slot: u32, nbytes: u64) {
-        let Some(worker) = self.table.get_mut(&id) else { return };
+        let Some(worker) = self.find_mut(id) else { return };
         if worker.holds.remove(&slot) {
             worker.held_bytes = worker.held_bytes.saturating_sub(nbytes);
         }
@@ -231,20 +241,20 @@ impl Workers {
 
     /// Panics unless each worker stands where it says, and nobody else stands in a line.
     pub(super) fn check_lines(&self) {
-        for (id, worker) in &self.table {
+        for (id, worker) in self.iter() {
             let (room, number) = worker.standing;
             match room {
-                Room::Idle => assert_eq!(self.idle.get(&number), Some(id)),
-                Room::Spare => assert_eq!(self.spare.get(&number), Some(id)),
+                Room::Idle => assert_eq!(self.idle.get(&number), Some(&id)),
+                Room::Spare => assert_eq!(self.spare.get(&number), Some(&id)),
                 Room::None => {}
             }
         }
-        let standing = self.table.values().filter(|worker| worker.standing.0 != Room::None).count();
+        let standing = self.iter().filter(|(_, worker)| worker.standing.0 != Room::None).count();
         assert_eq!(self.roomy_len(), standing, "somebody stands in line twice");
     }
 
     fn leave_line(&mut self, id: WorkerId) {
-        let Some(worker) = self.table.get_mut(&id) else { return };
+        let Some(worker) = self.find_mut(id) else { return };
         match std::mem::replace(&mut worker.standing, (Room::None, 0)) {
             (Room::Idle, number) => drop(self.idle.remove(&number)),
             (Room::Spare, number) => drop(self.spare.remove(&number)),
@@ -262,7 +272,7 @@ impl Workers {
     pub(super) fn deepest(&self, thief: WorkerId, look_at_max: usize, start: usize) -> Option<WorkerId> {
         let from = WorkerId(self.order[start % self.order.len()].0);
         let round = self.deep.range(from..).chain(self.deep.range(..from)).take(look_at_max);
-        let victims = round.filter(|id| **id != thief).filter_map(|id| Some((*id, self.table.get(id)?)));
+        let victims = round.filter(|id| **id != thief).filter_map(|id| Some((*id, self.find(*id)?)));
         let victims = victims.filter(|(_, worker)| worker.retracting.is_empty() && worker.queued() > 0);
         victims.max_by_key(|(id, worker)| (worker.load_us, std::cmp::Reverse(*id))).map(|(id, _)| id)
     }

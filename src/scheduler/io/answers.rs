@@ -15,7 +15,6 @@ impl Hub {
             Query::Status => self.status(),
             Query::Topology => self.topology(),
             Query::Explain { key } => self.explain(&key)?,
-            Query::Story { key } => self.explain(&key)?,
             Query::WhoHas { futures } => {
                 let holders = |future| self.core.who_has(client, future);
                 json!(futures.into_iter().map(holders).collect::<Vec<_>>())
