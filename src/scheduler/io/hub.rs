@@ -1,6 +1,5 @@
 //! Core and outboxes side by side: frames are booked, effects become mail.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,26 +9,17 @@ use thiserror::Error;
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
+use super::post::{ClientPeer, PeerId, Post, WorkerPeer};
 use super::{SchedulerConfig, StopHandle};
-use crate::model::{ClientId, FutureId, TaskId, Tick, WorkerId};
+use crate::model::{ClientId, Tick, WorkerId};
 use crate::scheduler::core::recover::Departure;
-use crate::scheduler::core::{Effects, SchedulerCore, Violation};
+use crate::scheduler::core::{SchedulerCore, Violation};
 use crate::transport::tcp::Remote;
-use crate::wire::client::{ClientMessage, Closing, Outcome, Placed, ToClientOutbox};
+use crate::wire::client::{ClientMessage, Closing};
 use crate::wire::frame::Frame;
 use crate::wire::handshake::BuildHash;
-use crate::wire::worker::{Assignment, Join, Metrics, Shutdown, ToWorkerOutbox, WorkerMessage};
-use crate::wire::{Outbox, Peer, WireError};
-
-/// Mail that a peer may leave unread; one that reads more slowly than this is cut off.
-const MAIL_BYTES_MAX: usize = 512 << 20;
-
-/// A connection's number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum PeerId {
-    Client(ClientId),
-    Worker(WorkerId),
-}
+use crate::wire::worker::{Join, Shutdown, WorkerMessage};
+use crate::wire::{Peer, WireError};
 
 /// Why a peer is dropped.
 #[derive(Debug, Error)]
@@ -66,47 +56,6 @@ pub(super) struct Hub {
     build: Option<BuildHash>,
 }
 
-/// Everybody's mail.
-#[derive(Default)]
-pub(super) struct Post {
-    pub(super) clients: BTreeMap<ClientId, ClientPeer>,
-    pub(super) workers: BTreeMap<WorkerId, WorkerPeer>,
-    /// Whose outbox got something since the last `place`.
-    with_mail: Vec<PeerId>,
-}
-
-/// A connected client.
-pub(super) struct ClientPeer {
-    pub(super) remote: Remote,
-    outbox: ToClientOutbox,
-    box_: Mailbox,
-}
-
-/// A connected worker.
-pub(super) struct WorkerPeer {
-    pub(super) remote: Remote,
-    /// What it said when it joined; None until then.
-    pub(super) join: Option<Join>,
-    pub(super) metrics: Metrics,
-    pub(super) cpu_percent: f64,
-    metrics_at: Instant,
-    outbox: ToWorkerOutbox,
-    box_: Mailbox,
-}
-
-/// Whether there is mail, and whether more may come.
-struct Mailbox {
-    mail: Rc<Notify>,
-    has_mail: bool,
-    open: bool,
-}
-
-impl Mailbox {
-    fn new() -> Self {
-        Self { mail: Rc::new(Notify::new()), has_mail: false, open: true }
-    }
-}
-
 impl Hub {
     pub(super) fn new(config: &SchedulerConfig, address: &str) -> Self {
         Self {
@@ -137,9 +86,7 @@ impl Hub {
         let client = ClientId(self.next_client);
         self.next_client += 1;
         self.core.client_joined(client);
-        let peer =
-            ClientPeer { remote: remote.clone(), outbox: ToClientOutbox::default(), box_: Mailbox::new() };
-        self.post.clients.insert(client, peer);
+        self.post.clients.insert(client, ClientPeer::new(remote));
         if let (Some(theirs), Some(ours)) = (remote.hello.build, self.build)
             && theirs != ours
         {
@@ -160,16 +107,7 @@ impl Hub {
     pub(super) fn worker_arrives(&mut self, remote: &Remote) -> PeerId {
         let worker = WorkerId(self.next_worker);
         self.next_worker += 1;
-        let peer = WorkerPeer {
-            remote: remote.clone(),
-            join: None,
-            metrics: Metrics::default(),
-            cpu_percent: 0.0,
-            metrics_at: Instant::now(),
-            outbox: ToWorkerOutbox::default(),
-            box_: Mailbox::new(),
-        };
-        self.post.workers.insert(worker, peer);
+        self.post.workers.insert(worker, WorkerPeer::new(remote));
         if let Some(shutdown) = self.stop.stopped() {
             self.post.worker(worker, |outbox| outbox.shutdown(&shutdown));
             self.post.close(PeerId::Worker(worker));
@@ -277,7 +215,7 @@ impl Hub {
                     core.unavailable(task, WorkerId(holder), post);
                 }
             }
-            WorkerMessage::Metrics(metrics) => self.note_metrics(worker, metrics),
+            WorkerMessage::Metrics(metrics) => post.note_metrics(worker, metrics),
         }
         Ok(())
     }
@@ -317,14 +255,6 @@ impl Hub {
             if only.is_empty() { "none".to_owned() } else { only.join(", ") }
         };
         format!("only it has {}, only the others have {}", only(&theirs, &ours), only(&ours, &theirs))
-    }
-
-    fn note_metrics(&mut self, worker: WorkerId, metrics: Metrics) {
-        let Some(peer) = self.post.workers.get_mut(&worker) else { return };
-        let wall_us = peer.metrics_at.elapsed().as_micros().max(1) as f64;
-        let cpu_us = metrics.cpu_us.saturating_sub(peer.metrics.cpu_us) as f64;
-        peer.cpu_percent = if peer.metrics.cpu_us == 0 { 0.0 } else { 100.0 * cpu_us / wall_us };
-        (peer.metrics, peer.metrics_at) = (metrics, Instant::now());
     }
 
     fn worker_addresses(&self) -> Vec<Peer> {
@@ -429,102 +359,5 @@ impl Hub {
             PeerId::Client(client) => drop(self.post.clients.remove(&client)),
             PeerId::Worker(worker) => drop(self.post.workers.remove(&worker)),
         }
-    }
-}
-
-impl Post {
-    pub(super) fn client_ids(&self) -> Vec<ClientId> {
-        self.clients.keys().copied().collect()
-    }
-
-    pub(super) fn worker_ids(&self) -> Vec<WorkerId> {
-        self.workers.keys().copied().collect()
-    }
-
-    /// Writes to a client, unless it has left.
-    #[inline]
-    pub(super) fn client(&mut self, client: ClientId, write: impl FnOnce(&mut ToClientOutbox)) {
-        let Some(peer) = self.clients.get_mut(&client).filter(|peer| peer.box_.open) else { return };
-        write(&mut peer.outbox);
-        if !std::mem::replace(&mut peer.box_.has_mail, true) {
-            self.with_mail.push(PeerId::Client(client));
-        }
-    }
-
-    /// Writes to a worker, unless it has left.
-    #[inline]
-    pub(super) fn worker(&mut self, worker: WorkerId, write: impl FnOnce(&mut ToWorkerOutbox)) {
-        let Some(peer) = self.workers.get_mut(&worker).filter(|peer| peer.box_.open) else { return };
-        write(&mut peer.outbox);
-        if !std::mem::replace(&mut peer.box_.has_mail, true) {
-            self.with_mail.push(PeerId::Worker(worker));
-        }
-    }
-
-    /// Nothing more goes to this peer; what is in its outbox still does.
-    fn close(&mut self, peer: PeerId) {
-        if let Some((_, mailbox)) = self.parts(peer) {
-            mailbox.open = false;
-            mailbox.mail.notify_one();
-        }
-    }
-
-    /// Wakes the writers of all who have mail; one who never reads is cut off.
-    fn deliver(&mut self) {
-        for peer in std::mem::take(&mut self.with_mail) {
-            let Some((outbox, mailbox)) = self.parts(peer) else { continue };
-            let unread_bytes = outbox.len_bytes();
-            mailbox.mail.notify_one();
-            if unread_bytes > MAIL_BYTES_MAX {
-                mailbox.open = false;
-                warn!(?peer, unread_bytes, "a peer does not read its mail and is cut off");
-            }
-        }
-    }
-
-    fn mailbox(&self, peer: PeerId) -> Option<&Mailbox> {
-        match peer {
-            PeerId::Client(client) => self.clients.get(&client).map(|peer| &peer.box_),
-            PeerId::Worker(worker) => self.workers.get(&worker).map(|peer| &peer.box_),
-        }
-    }
-
-    fn parts(&mut self, peer: PeerId) -> Option<(&mut Outbox, &mut Mailbox)> {
-        match peer {
-            PeerId::Client(client) => {
-                self.clients.get_mut(&client).map(|peer| (peer.outbox.outbox(), &mut peer.box_))
-            }
-            PeerId::Worker(worker) => {
-                self.workers.get_mut(&worker).map(|peer| (peer.outbox.outbox(), &mut peer.box_))
-            }
-        }
-    }
-}
-
-impl Effects for Post {
-    #[inline]
-    fn assign(&mut self, worker: WorkerId, assignment: &Assignment<'_>) {
-        self.worker(worker, |outbox| outbox.assign(assignment));
-    }
-
-    fn retract(&mut self, worker: WorkerId, task: TaskId) {
-        self.worker(worker, |outbox| outbox.retract(task));
-    }
-
-    fn abandon(&mut self, worker: WorkerId, task: TaskId) {
-        self.worker(worker, |outbox| outbox.abandon(task));
-    }
-
-    fn free(&mut self, worker: WorkerId, task: TaskId) {
-        self.worker(worker, |outbox| outbox.free(task));
-    }
-
-    #[inline]
-    fn notify(&mut self, client: ClientId, future: FutureId, outcome: &Outcome<'_>) {
-        self.client(client, |outbox| outbox.notify(future, outcome));
-    }
-
-    fn placed(&mut self, client: ClientId, placed: &Placed) {
-        self.client(client, |outbox| outbox.placed(std::slice::from_ref(placed)));
     }
 }

@@ -3,10 +3,11 @@
 //! One thread does everything. A reader per connection books all that has arrived; one *placer* then lets the
 //! core place once and wakes the writers of those who have something to hear. While a write is under way,
 //! its outbox keeps filling, so load makes batches and idleness makes none.
-//! [`hub`] joins core and outboxes; [`answers`] tells people what the core knows.
+//! [`hub`] joins the core with [`post`], everybody's mail; [`answers`] tells people what the core knows.
 
 mod answers;
 mod hub;
+mod post;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -18,7 +19,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 use tracing::{info, warn};
 
-use self::hub::{Hub, PeerId, Refusal};
+use self::hub::{Hub, Refusal};
+use self::post::PeerId;
 use super::core::Tuning;
 use crate::transport::tcp::{Connection, Listener, ReadHalf, WriteHalf};
 use crate::wire::handshake::Role;

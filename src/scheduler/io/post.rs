@@ -1,0 +1,194 @@
+//! Everybody's mail: what effects and answers write, and the writers take.
+//!
+//! A peer's outbox fills until its writer takes it; [`Post::deliver`] wakes the writers of all who have mail.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Instant;
+
+use tokio::sync::Notify;
+use tracing::warn;
+
+use crate::model::{ClientId, FutureId, TaskId, WorkerId};
+use crate::scheduler::core::Effects;
+use crate::transport::tcp::Remote;
+use crate::wire::Outbox;
+use crate::wire::client::{Outcome, Placed, ToClientOutbox};
+use crate::wire::worker::{Assignment, Join, Metrics, ToWorkerOutbox};
+
+/// Mail that a peer may leave unread; one that reads more slowly than this is cut off.
+const MAIL_BYTES_MAX: usize = 512 << 20;
+
+/// A connection's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum PeerId {
+    Client(ClientId),
+    Worker(WorkerId),
+}
+
+/// Everybody's mail.
+#[derive(Default)]
+pub(super) struct Post {
+    pub(super) clients: BTreeMap<ClientId, ClientPeer>,
+    pub(super) workers: BTreeMap<WorkerId, WorkerPeer>,
+    /// Whose outbox got something since the last `place`.
+    with_mail: Vec<PeerId>,
+}
+
+/// A connected client.
+pub(super) struct ClientPeer {
+    pub(super) remote: Remote,
+    outbox: ToClientOutbox,
+    mailbox: Mailbox,
+}
+
+/// A connected worker.
+pub(super) struct WorkerPeer {
+    pub(super) remote: Remote,
+    /// What it said when it joined; None until then.
+    pub(super) join: Option<Join>,
+    pub(super) metrics: Metrics,
+    pub(super) cpu_percent: f64,
+    metrics_at: Instant,
+    outbox: ToWorkerOutbox,
+    mailbox: Mailbox,
+}
+
+/// Whether there is mail, and whether more may come.
+pub(super) struct Mailbox {
+    pub(super) mail: Rc<Notify>,
+    pub(super) has_mail: bool,
+    pub(super) open: bool,
+}
+
+impl ClientPeer {
+    pub(super) fn new(remote: &Remote) -> Self {
+        Self { remote: remote.clone(), outbox: ToClientOutbox::default(), mailbox: Mailbox::new() }
+    }
+}
+
+impl WorkerPeer {
+    pub(super) fn new(remote: &Remote) -> Self {
+        Self {
+            remote: remote.clone(),
+            join: None,
+            metrics: Metrics::default(),
+            cpu_percent: 0.0,
+            metrics_at: Instant::now(),
+            outbox: ToWorkerOutbox::default(),
+            mailbox: Mailbox::new(),
+        }
+    }
+}
+
+impl Mailbox {
+    fn new() -> Self {
+        Self { mail: Rc::new(Notify::new()), has_mail: false, open: true }
+    }
+}
+
+impl Post {
+    pub(super) fn client_ids(&self) -> Vec<ClientId> {
+        self.clients.keys().copied().collect()
+    }
+
+    pub(super) fn worker_ids(&self) -> Vec<WorkerId> {
+        self.workers.keys().copied().collect()
+    }
+
+    /// Takes a worker's measurements; its CPU share is that since the measurements before.
+    pub(super) fn note_metrics(&mut self, worker: WorkerId, metrics: Metrics) {
+        let Some(peer) = self.workers.get_mut(&worker) else { return };
+        let wall_us = peer.metrics_at.elapsed().as_micros().max(1) as f64;
+        let cpu_us = metrics.cpu_us.saturating_sub(peer.metrics.cpu_us) as f64;
+        peer.cpu_percent = if peer.metrics.cpu_us == 0 { 0.0 } else { 100.0 * cpu_us / wall_us };
+        (peer.metrics, peer.metrics_at) = (metrics, Instant::now());
+    }
+
+    /// Writes to a client, unless it has left.
+    #[inline]
+    pub(super) fn client(&mut self, client: ClientId, write: impl FnOnce(&mut ToClientOutbox)) {
+        let Some(peer) = self.clients.get_mut(&client).filter(|peer| peer.mailbox.open) else { return };
+        write(&mut peer.outbox);
+        if !std::mem::replace(&mut peer.mailbox.has_mail, true) {
+            self.with_mail.push(PeerId::Client(client));
+        }
+    }
+
+    /// Writes to a worker, unless it has left.
+    #[inline]
+    pub(super) fn worker(&mut self, worker: WorkerId, write: impl FnOnce(&mut ToWorkerOutbox)) {
+        let Some(peer) = self.workers.get_mut(&worker).filter(|peer| peer.mailbox.open) else { return };
+        write(&mut peer.outbox);
+        if !std::mem::replace(&mut peer.mailbox.has_mail, true) {
+            self.with_mail.push(PeerId::Worker(worker));
+        }
+    }
+
+    /// Nothing more goes to this peer; what is in its outbox still does.
+    pub(super) fn close(&mut self, peer: PeerId) {
+        if let Some((_, mailbox)) = self.parts(peer) {
+            mailbox.open = false;
+            mailbox.mail.notify_one();
+        }
+    }
+
+    /// Wakes the writers of all who have mail; one who never reads is cut off.
+    pub(super) fn deliver(&mut self) {
+        for peer in std::mem::take(&mut self.with_mail) {
+            let Some((outbox, mailbox)) = self.parts(peer) else { continue };
+            let unread_bytes = outbox.len_bytes();
+            mailbox.mail.notify_one();
+            if unread_bytes > MAIL_BYTES_MAX {
+                mailbox.open = false;
+                warn!(?peer, unread_bytes, "a peer does not read its mail and is cut off");
+            }
+        }
+    }
+
+    pub(super) fn mailbox(&self, peer: PeerId) -> Option<&Mailbox> {
+        match peer {
+            PeerId::Client(client) => self.clients.get(&client).map(|peer| &peer.mailbox),
+            PeerId::Worker(worker) => self.workers.get(&worker).map(|peer| &peer.mailbox),
+        }
+    }
+
+    pub(super) fn parts(&mut self, peer: PeerId) -> Option<(&mut Outbox, &mut Mailbox)> {
+        match peer {
+            PeerId::Client(client) => {
+                self.clients.get_mut(&client).map(|peer| (peer.outbox.outbox(), &mut peer.mailbox))
+            }
+            PeerId::Worker(worker) => {
+                self.workers.get_mut(&worker).map(|peer| (peer.outbox.outbox(), &mut peer.mailbox))
+            }
+        }
+    }
+}
+
+impl Effects for Post {
+    #[inline]
+    fn assign(&mut self, worker: WorkerId, assignment: &Assignment<'_>) {
+        self.worker(worker, |outbox| outbox.assign(assignment));
+    }
+
+    fn retract(&mut self, worker: WorkerId, task: TaskId) {
+        self.worker(worker, |outbox| outbox.retract(task));
+    }
+
+    fn abandon(&mut self, worker: WorkerId, task: TaskId) {
+        self.worker(worker, |outbox| outbox.abandon(task));
+    }
+
+    fn free(&mut self, worker: WorkerId, task: TaskId) {
+        self.worker(worker, |outbox| outbox.free(task));
+    }
+
+    #[inline]
+    fn notify(&mut self, client: ClientId, future: FutureId, outcome: &Outcome<'_>) {
+        self.client(client, |outbox| outbox.notify(future, outcome));
+    }
+
+    fn placed(&mut self, client: ClientId, placed: &Placed) {
+        self.client(client, |outbox| outbox.placed(std::slice::from_ref(placed)));
+    }
+}
