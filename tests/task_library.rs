@@ -18,8 +18,8 @@ fn build(folder: &Path, feature: Option<&str>) -> PathBuf {
     if cfg!(feature = "hwloc") {
         features.push("dcluster/hwloc");
     }
-    let target = std::env::current_exe().unwrap();
-    let target = target.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists()).unwrap().to_owned();
+    // TARGET/debug/deps/this-test
+    let target = std::env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned();
     let status = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--package", "dcluster-tasklib", "--features", &features.join(",")])
         .arg("--target-dir")
