@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::error::{Error, Result};
 use super::line;
 use super::session::Session;
+use crate::model::error::with_causes;
 use crate::security::{ConnectionFile, Selector, Surroundings};
 use crate::transport::data::DataPool;
 use crate::transport::tcp::{ConnectError, Connection, Connector, hello};
@@ -18,13 +19,13 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 /// Reads a connection file.
 pub(super) fn read_file(path: &Path) -> Result<ConnectionFile> {
-    ConnectionFile::load(path).map_err(|error| Error::Connect(line::chain(&error).into()))
+    ConnectionFile::load(path).map_err(|error| Error::Connect(with_causes(&error).into()))
 }
 
 /// Finds the connection file that `selector` means.
 pub(super) fn find(selector: &Selector) -> Result<(PathBuf, ConnectionFile)> {
     let found = Surroundings::of_process().find(selector);
-    found.map_err(|error| Error::Connect(line::chain(&error).into()))
+    found.map_err(|error| Error::Connect(with_causes(&error).into()))
 }
 
 /// Connects as a connection file says; `path` is where it was found, if it came from there.
@@ -39,7 +40,7 @@ pub(super) async fn connect(file: ConnectionFile, path: Option<&Path>) -> Result
 }
 
 async fn dial(file: &ConnectionFile, path: Option<&Path>) -> Result<(Connection, DataPool)> {
-    let in_words = |error: &dyn std::error::Error| Error::Connect(line::chain(error).into());
+    let in_words = |error: &dyn std::error::Error| Error::Connect(with_causes(error).into());
     // No hash of tasks: a client may know fewer tasks than its cluster, or more. A call of one that the
     // workers lack is an error of that call.
     let connector = Connector::new(&file.credentials, hello(Role::Client, None)).map_err(|e| in_words(&e))?;

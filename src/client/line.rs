@@ -15,6 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use super::error::Error;
 use super::session::Session;
 use super::state::Io;
+use crate::model::error::with_causes;
 use crate::transport::data::DataPool;
 use crate::transport::tcp::{Connection, ReadHalf, WriteHalf};
 
@@ -162,7 +163,7 @@ async fn serve(session: &Arc<Session>, reader: &mut ReadHalf) -> Stop {
                 Ok(false) => return Stop::Lost("it closed the connection".to_owned()),
                 Err(error) => return Stop::Lost(match broken {
                     Some(broken) => format!("{error} ({broken})"),
-                    None => chain(&error),
+                    None => with_causes(&error),
                 }),
             },
             () = session.woken() => {}
@@ -175,7 +176,7 @@ async fn serve(session: &Arc<Session>, reader: &mut ReadHalf) -> Stop {
 /// Books every frame that has arrived.
 fn read(session: &Session, reader: &mut ReadHalf) -> Result<(), String> {
     session.lock().io = Io::Awake;
-    while let Some(frame) = reader.next_frame().map_err(|error| chain(&error))? {
+    while let Some(frame) = reader.next_frame().map_err(|error| with_causes(&error))? {
         session.receive(&frame).map_err(|error| format!("it sent a message that makes no sense: {error}"))?;
     }
     Ok(())
@@ -225,10 +226,4 @@ async fn close(session: &Session, reader: &mut ReadHalf) {
         io::Result::Ok(())
     };
     let _ = tokio::time::timeout(CLOSE, closing).await;
-}
-
-/// An error and its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

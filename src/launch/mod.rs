@@ -32,6 +32,8 @@ pub mod scheduler;
 pub mod signals;
 pub mod way;
 
+pub use crate::model::error::with_causes;
+
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -111,15 +113,4 @@ impl LaunchError {
     pub(crate) fn nonsense(reason: impl ToString) -> Self {
         Self::Nonsense { reason: reason.to_string() }
     }
-}
-
-/// An error and its causes, on one line.
-pub fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

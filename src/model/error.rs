@@ -215,6 +215,12 @@ impl fmt::Display for TaskError {
     }
 }
 
+/// An error and its causes, in one line.
+pub fn with_causes(error: &dyn Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| (*error).source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// Cuts a text to [`TEXT_BYTES_MAX`] and says so.
 pub fn cut(mut text: String) -> String {
     if text.len() > TEXT_BYTES_MAX {

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use super::stage::resident_bytes;
 use crate::model::{ClientId, FunctionId, FutureId, Key, RESULT_INLINE_BYTES_MAX, TaskId, Tick, WorkerId};
 use crate::scheduler::core::{Effects, SchedulerCore, Tuning};
 use crate::wire::client::{CallOptions, Outcome, Placed, Submission};
@@ -41,7 +42,8 @@ pub fn tasks_per_second(graph: Graph, tasks: u32, workers: u32) -> f64 {
 
 /// Holds so many finished tasks with a small argument and result; resident bytes per task.
 pub fn bytes_per_task(tasks: u32) -> f64 {
-    let before = resident_bytes();
+    let resident = || resident_bytes(std::process::id()).expect("a process may read its own statm");
+    let before = resident();
     let mut run = Run::new(4);
     for task in 0..tasks {
         run.submit(task, &[]);
@@ -51,7 +53,7 @@ pub fn bytes_per_task(tasks: u32) -> f64 {
     }
     run.drain();
     assert_eq!(run.core.tasks_len(), tasks as usize, "every task is held");
-    let after = resident_bytes();
+    let after = resident();
     after.saturating_sub(before) as f64 / f64::from(tasks)
 }
 
@@ -158,10 +160,4 @@ impl Effects for Assigned {
     }
 
     fn placed(&mut self, _: ClientId, _: &Placed) {}
-}
-
-fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
-    pages * 4096
 }

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use self::hub::{Hub, Refusal};
 use self::post::PeerId;
 use super::core::Tuning;
+use crate::model::error::with_causes;
 use crate::transport::tcp::{Connection, Listener, ReadHalf, WriteHalf};
 use crate::wire::handshake::Role;
 use crate::wire::worker::Shutdown;
@@ -164,9 +165,9 @@ async fn read(hub: &Rc<RefCell<Hub>>, peer: PeerId, mut reader: ReadHalf) -> Res
         match reader.fill().await {
             Ok(true) => {}
             Ok(false) => return Ok(()),
-            Err(error) => return Err(chain(&error)),
+            Err(error) => return Err(with_causes(&error)),
         }
-        while let Some(frame) = reader.next_frame().map_err(|error| chain(&error))? {
+        while let Some(frame) = reader.next_frame().map_err(|error| with_causes(&error))? {
             let mut hub = hub.borrow_mut();
             hub.book(peer, &frame).map_err(|error| error.to_string())?;
         }
@@ -195,9 +196,4 @@ async fn write(hub: Rc<RefCell<Hub>>, peer: PeerId, mut writer: WriteHalf) {
         }
         mail.notified().await;
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -8,7 +8,8 @@ use std::fmt;
 use tokio::sync::{mpsc, oneshot};
 
 use super::stream::{Broken, receive_value, send_value, skip_value};
-use super::{CONNECT_MAX, DataError, STALL_MAX, chain};
+use super::{CONNECT_MAX, DataError, STALL_MAX};
+use crate::model::error::with_causes;
 use crate::model::{Packed, TaskId};
 use crate::transport::tcp::{Connector, ReadHalf, WriteHalf};
 use crate::wire::peer::{PeerReply, PeerRequest, Shape};
@@ -49,7 +50,7 @@ pub(super) async fn run(
     let connection = match connector.connect(&address, CONNECT_MAX).await {
         Ok(connection) => connection,
         Err(error) => {
-            let error = DataError::Connect { address, reason: chain(&error) };
+            let error = DataError::Connect { address, reason: with_causes(&error) };
             return refuse_all(&mut errands, &error);
         }
     };
@@ -140,7 +141,7 @@ impl Answers {
                 filled = self.reader.fill() => return match filled {
                     Ok(true) => Broken::Unexpected("an answer that nobody asked for".to_owned()),
                     Ok(false) => Broken::Closed,
-                    Err(error) => Broken::Io(chain(&error)),
+                    Err(error) => Broken::Io(with_causes(&error)),
                 },
             };
             let Some(Sent { task, expects }) = sent else { return Broken::Closed };
@@ -164,7 +165,7 @@ impl Answers {
 
     async fn answer(&mut self, task: TaskId) -> Result<Answer, Broken> {
         let frame = match tokio::time::timeout(STALL_MAX, self.reader.frame()).await {
-            Ok(frame) => frame.map_err(|error| Broken::Io(chain(&error)))?.ok_or(Broken::Closed)?,
+            Ok(frame) => frame.map_err(|error| Broken::Io(with_causes(&error)))?.ok_or(Broken::Closed)?,
             Err(_) => return Err(Broken::Stalled),
         };
         let reply = PeerReply::read(frame.opcode, &frame.body);

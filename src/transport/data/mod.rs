@@ -137,9 +137,3 @@ impl DataPool {
 fn interrupted(address: &str) -> DataError {
     DataError::Lost { address: address.to_owned(), reason: "the runtime shut down".to_owned() }
 }
-
-/// An error and what caused it, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}

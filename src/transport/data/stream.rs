@@ -8,9 +8,9 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::chain;
 use crate::model::Packed;
 use crate::model::buffer::AlignedBuffer;
+use crate::model::error::with_causes;
 use crate::transport::tcp::{ReadHalf, WriteHalf};
 use crate::wire::frame;
 use crate::wire::peer::{CHUNK, CHUNK_BYTES_MAX, Shape};
@@ -108,7 +108,7 @@ async fn receive_part(reader: &mut ReadHalf, bytes: u64) -> Result<Bytes, Broken
 /// The length of the next chunk, which is between 1 and `left`.
 async fn chunk_header(reader: &mut ReadHalf, left: u64) -> Result<usize, Broken> {
     let Ok(header) = timeout(STALL_MAX, reader.header()).await else { return Err(Broken::Stalled) };
-    let header = header.map_err(|error| Broken::Io(chain(&error)))?;
+    let header = header.map_err(|error| Broken::Io(with_causes(&error)))?;
     let Some((opcode, bytes)) = header else { return Err(Broken::Closed) };
     let fits = (1..=left).contains(&u64::from(bytes)) && bytes as usize <= CHUNK_BYTES_MAX;
     if opcode != CHUNK || !fits {
@@ -121,7 +121,7 @@ async fn chunk_header(reader: &mut ReadHalf, left: u64) -> Result<usize, Broken>
 
 async fn body(reader: &mut ReadHalf, out: &mut [u8]) -> Result<(), Broken> {
     match timeout(STALL_MAX, reader.read_body(out)).await {
-        Ok(read) => read.map_err(|error| Broken::Io(chain(&error))),
+        Ok(read) => read.map_err(|error| Broken::Io(with_causes(&error))),
         Err(_) => Err(Broken::Stalled),
     }
 }
