@@ -44,7 +44,7 @@ pub struct Submission<'a> {
     /// The encoded arguments; opaque to the scheduler.
     pub arguments: &'a [u8],
     /// The futures among the arguments, in the order of their placeholders.
-    pub inputs: SmallVec<[FutureId; 4]>,
+    pub inputs: SmallVec<[FutureId; 8]>,
 }
 
 /// What a caller can say about one call.

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dcluster::model::error::{ErrorKind, TaskError};
 use dcluster::model::{ClientId, FutureId, TaskId, WorkerId};
-use dcluster::wire::client::{Cancel, Outcome, Submission};
+use dcluster::wire::client::{Cancel, Outcome, Placed, Submission};
 
 use super::workload::{Behaviour, Catalogue, Entry};
 
 /// Workers that die under a task before it is blamed.
-const DEATHS_MAX: u32 = 3;
+const DEATHS_MAX: usize = 3;
 
 /// The book.
 #[derive(Debug)]
@@ -28,8 +28,21 @@ pub(crate) struct Ledger {
     open: BTreeMap<(WorkerId, TaskId), Entry>,
     /// Where each entry is assigned and not abandoned.
     current: BTreeMap<Entry, (WorkerId, TaskId)>,
+    /// Per entry: when it was assigned last, counted in assignments.
+    assigned_at: Vec<u64>,
+    assignments: u64,
+    /// Tasks that a worker gave back, and when. They may be assigned again under the same id.
+    returned: BTreeMap<TaskId, u64>,
+    /// Ids under which a value was made: what is made again has another.
+    made: BTreeSet<TaskId>,
+    /// Scattered values under the ids at which they were sent, and the workers that may have one.
+    copies: BTreeMap<TaskId, Copies>,
+    /// Futures whose client sends the value, and the id under which it does.
+    senders: BTreeMap<(ClientId, FutureId), (Entry, Option<TaskId>)>,
+    /// Per entry: whether something befell a copy of it, or its sending.
+    may_be_lost: Vec<bool>,
     /// Per entry: workers that died with it.
-    deaths: Vec<u32>,
+    deaths: Vec<Vec<WorkerId>>,
     /// Per entry: runs that ended in an error, or the worker's death.
     pub(crate) bad_runs: Vec<u32>,
     /// Whether a value may have been lost.
@@ -38,6 +51,16 @@ pub(crate) struct Ledger {
     pub(crate) runs: u64,
     /// Assignments taken back for good.
     pub(crate) abandoned: u64,
+    /// Followers that were given back, and sent again after sources that were assigned before that.
+    pub(crate) refollowed: u64,
+}
+
+/// A scattered value on its way, and where it has arrived.
+#[derive(Debug)]
+struct Copies {
+    entry: Entry,
+    workers: BTreeSet<WorkerId>,
+    has_arrived: bool,
 }
 
 impl Ledger {
@@ -52,11 +75,19 @@ impl Ledger {
             watches: BTreeSet::new(),
             open: BTreeMap::new(),
             current: BTreeMap::new(),
-            deaths: vec![0; len],
+            assigned_at: vec![0; len],
+            assignments: 0,
+            returned: BTreeMap::new(),
+            made: BTreeSet::new(),
+            copies: BTreeMap::new(),
+            senders: BTreeMap::new(),
+            may_be_lost: vec![false; len],
+            deaths: vec![Vec::new(); len],
             bad_runs: vec![0; len],
             is_lossy: false,
             runs: 0,
             abandoned: 0,
+            refollowed: 0,
         }
     }
 
@@ -74,6 +105,50 @@ impl Ledger {
     pub(crate) fn refer(&mut self, client: ClientId, future: FutureId, entry: Entry) {
         self.counts[entry] += 1;
         assert_eq!(self.references.insert((client, future), entry), None, "a future is taken once");
+    }
+
+    /// A client announces a value that it will send.
+    pub(crate) fn scattered(&mut self, client: ClientId, future: FutureId, entry: Entry) {
+        self.refer(client, future, entry);
+        self.senders.insert((client, future), (entry, None));
+    }
+
+    /// The scheduler says where a value goes, under an id that none had before.
+    pub(crate) fn placed(&mut self, client: ClientId, placed: &Placed) {
+        let Some(worker) = placed.worker else {
+            // The key is known: the value is not sent.
+            self.senders.remove(&(client, placed.future));
+            return;
+        };
+        let sender =
+            self.senders.get_mut(&(client, placed.future)).expect("a client sends what it announced");
+        sender.1 = Some(placed.task);
+        let copies = Copies { entry: sender.0, workers: BTreeSet::from([worker]), has_arrived: false };
+        let before = self.copies.insert(placed.task, copies);
+        assert!(before.is_none(), "{} names a value that was sent before", placed.task);
+    }
+
+    /// A worker says that it has a copy.
+    pub(crate) fn holds(&mut self, worker: WorkerId, task: TaskId) {
+        if let Some(copies) = self.copies.get_mut(&task) {
+            copies.has_arrived |= copies.workers.contains(&worker);
+            copies.workers.insert(worker);
+        }
+    }
+
+    /// A copy is dropped, or was not handed out.
+    pub(crate) fn endangered(&mut self, task: TaskId) {
+        if let Some(copies) = self.copies.get(&task) {
+            self.may_be_lost[copies.entry] = true;
+        }
+    }
+
+    /// A worker is about to be gone with what it has; the scheduler may hear of that from others first.
+    pub(crate) fn worker_dies(&mut self, worker: WorkerId) {
+        self.is_lossy = true;
+        for copies in self.copies.values().filter(|copies| copies.workers.contains(&worker)) {
+            self.may_be_lost[copies.entry] = true;
+        }
     }
 
     pub(crate) fn watched(&mut self, client: ClientId, future: FutureId) {
@@ -116,10 +191,10 @@ impl Ledger {
     }
 
     pub(crate) fn worker_left(&mut self, worker: WorkerId, planned: bool) {
-        self.is_lossy = true;
-        for (_, entry) in self.open.extract_if(.., |(on, _), _| *on == worker) {
-            if !planned {
-                self.deaths[entry] += 1;
+        self.worker_dies(worker);
+        for ((_, task), entry) in self.open.extract_if(.., |(on, _), _| *on == worker) {
+            if !planned && self.current.get(&entry) == Some(&(worker, task)) {
+                self.deaths[entry].push(worker);
             }
         }
         self.current.retain(|_, (on, _)| *on != worker);
@@ -130,6 +205,13 @@ impl Ledger {
         let entry = Catalogue::entry(arguments);
         assert_eq!(arguments, self.catalogue.arguments(entry), "arguments of {entry}");
         assert!(self.is_wanted(entry), "entry {entry} is assigned to {worker}, and nobody wants it");
+        assert!(
+            !self.made.contains(&task),
+            "{task} is assigned after it was made: what is made again has another id"
+        );
+        self.count_followed_again(entry, task);
+        self.assignments += 1;
+        self.assigned_at[entry] = self.assignments;
         let before = self.current.insert(entry, (worker, task));
         assert_eq!(before, None, "entry {entry} is assigned to {worker} while another worker has it");
         let before = self.open.insert((worker, task), entry);
@@ -140,6 +222,31 @@ impl Ledger {
         self.abandoned += 1;
         let entry = self.open.get(&(worker, task)).expect("only what is assigned is abandoned");
         assert_eq!(self.current.remove(entry), Some((worker, task)), "{task} is abandoned where it is");
+    }
+
+    /// Whether a task that was given back follows again, though nothing that it awaits was assigned since.
+    fn count_followed_again(&mut self, entry: Entry, task: TaskId) {
+        let Some(returned_at) = self.returned.remove(&task) else { return };
+        let inputs = &self.catalogue.specs[entry].inputs;
+        let mut awaited = inputs.iter().filter(|input| self.current.contains_key(input)).peekable();
+        let is_following = awaited.peek().is_some();
+        if is_following && awaited.all(|input| self.assigned_at[*input] <= returned_at) {
+            self.refollowed += 1;
+        }
+    }
+
+    /// A task was made. What an abandoned assignment has made counts for nothing.
+    pub(crate) fn finished(&mut self, worker: WorkerId, task: TaskId) {
+        let entry = *self.open.get(&(worker, task)).expect("only what is assigned is finished");
+        if self.current.get(&entry) == Some(&(worker, task)) {
+            self.made.insert(task);
+        }
+        self.answered(worker, task);
+    }
+
+    pub(crate) fn returned(&mut self, worker: WorkerId, task: TaskId) {
+        self.returned.insert(task, self.assignments);
+        self.answered(worker, task);
     }
 
     /// A worker's answer to an assignment has arrived.
@@ -177,9 +284,10 @@ impl Ledger {
             (ErrorKind::Error, Behaviour::Fails(runs)) => runs > u32::from(spec.retries),
             (ErrorKind::UnknownFunction, Behaviour::Unknown) => true,
             (ErrorKind::WorkersDied { workers }, _) => {
-                workers.len() == DEATHS_MAX as usize && self.deaths[root] >= DEATHS_MAX
+                let died = |name: &String| self.deaths[root].iter().any(|worker| worker.to_string() == *name);
+                workers.len() == DEATHS_MAX && workers.iter().all(died)
             }
-            (ErrorKind::DataLost { .. }, Behaviour::Scattered) => self.is_lossy,
+            (ErrorKind::DataLost { .. }, Behaviour::Scattered) => self.may_be_lost[root],
             _ => false,
         };
         assert!(is_allowed, "entry {entry} fails for {root} ({spec:?}): {error}");
@@ -200,6 +308,11 @@ impl Ledger {
     }
 
     fn unrefer(&mut self, client: ClientId, future: FutureId) {
+        // A value does not come if its sender gives up before it has arrived.
+        if let Some((entry, task)) = self.senders.remove(&(client, future)) {
+            let copies = task.and_then(|task| self.copies.get(&task));
+            self.may_be_lost[entry] |= !copies.is_some_and(|copies| copies.has_arrived);
+        }
         if let Some(entry) = self.references.remove(&(client, future)) {
             self.counts[entry] -= 1;
         }

@@ -46,6 +46,8 @@ fn sim_random_clusters_keep_every_promise() {
     println!("{seeds} seeds: {sum:?}");
     let failed: Vec<u64> = outcomes.into_iter().filter_map(Result::err).collect();
     assert!(failed.is_empty(), "{} of {seeds} seeds fail: {failed:?}", failed.len());
+    // What no single seed has to show.
+    assert!(seeds < SEEDS || sum.refollowed > 0, "no follower that was given back is sent again: {sum:?}");
 }
 
 /// Runs a seed; one that breaks a promise comes back, and how to see that again is printed.

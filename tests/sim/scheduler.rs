@@ -139,7 +139,7 @@ impl Scheduler {
             }
             ClientMessage::Scatter(scatter) => {
                 for value in &scatter.values {
-                    desk.ledger.refer(client, value.future, Catalogue::of_key(value.key));
+                    desk.ledger.scattered(client, value.future, Catalogue::of_key(value.key));
                 }
                 core.scatter(client, &scatter, desk).expect("clients keep the rules");
             }
@@ -166,7 +166,7 @@ impl Scheduler {
             }
             WorkerMessage::Finished(mut reports) => {
                 while let Some(report) = reports.next_finished().expect("batches are sound") {
-                    desk.ledger.answered(worker, report.task);
+                    desk.ledger.finished(worker, report.task);
                     core.finished(worker, &report, desk).expect("workers keep the rules");
                 }
             }
@@ -177,11 +177,12 @@ impl Scheduler {
                 }
             }
             WorkerMessage::Returned(mut tasks) => each_task(&mut tasks, |task| {
-                desk.ledger.answered(worker, task);
+                desk.ledger.returned(worker, task);
                 core.returned(worker, task).expect("workers keep the rules");
             }),
             WorkerMessage::Holds(mut pairs) => {
                 while let Some((task, nbytes)) = pairs.next_pair().expect("batches are sound") {
+                    desk.ledger.holds(worker, task);
                     core.holds(worker, task, nbytes, desk);
                 }
             }
@@ -224,6 +225,7 @@ impl Effects for Desk<'_> {
     }
 
     fn free(&mut self, worker: WorkerId, task: TaskId) {
+        self.ledger.endangered(task);
         self.worker(worker).free(task);
     }
 
@@ -235,6 +237,7 @@ impl Effects for Desk<'_> {
     }
 
     fn placed(&mut self, client: ClientId, placed: &Placed) {
+        self.ledger.placed(client, placed);
         let outbox = self.post.clients.get_mut(&client).expect("nothing is said to a client that left");
         outbox.placed(std::slice::from_ref(placed));
         self.post.with_mail.push(Node::Client(client));

@@ -26,6 +26,7 @@ pub(crate) struct Summary {
     pub(crate) stolen: u64,
     pub(crate) submitted: u64,
     pub(crate) abandoned: u64,
+    pub(crate) refollowed: u64,
 }
 
 /// How much of what there is.
@@ -72,6 +73,7 @@ impl Summary {
             stolen: self.stolen + other.stolen,
             submitted: self.submitted + other.submitted,
             abandoned: self.abandoned + other.abandoned,
+            refollowed: self.refollowed + other.refollowed,
         }
     }
 }
@@ -172,6 +174,7 @@ impl World {
             stolen: totals.stolen,
             submitted: totals.submitted,
             abandoned: self.ledger.abandoned,
+            refollowed: self.ledger.refollowed,
         }
     }
 
@@ -275,7 +278,10 @@ impl World {
                 let value =
                     self.workers.get(&holder).and_then(|worker| worker.floor.store.get(&task)).copied();
                 let is_lost = !self.is_calm && self.random.chance(self.plan.flaky_percent);
-                self.ledger.is_lossy |= is_lost;
+                if is_lost {
+                    self.ledger.is_lossy = true;
+                    self.ledger.endangered(task);
+                }
                 let value = value.filter(|_| !is_lost);
                 self.network.apart(&mut self.random, Event::Answer { asker, holder, task, value });
             }
@@ -331,7 +337,7 @@ impl World {
         if self.workers.remove(&worker).is_none() {
             return;
         }
-        self.ledger.is_lossy = true;
+        self.ledger.worker_dies(worker);
         let (peer, closed) = (Node::Worker(worker), Event::Closed { peer: Node::Worker(worker), planned });
         match planned || self.random.chance(50) {
             true => self.network.along(&mut self.random, peer, Node::Scheduler, closed),

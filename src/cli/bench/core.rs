@@ -34,7 +34,7 @@ pub enum Graph {
 /// Runs a graph of so many tasks on so many workers; tasks per second.
 pub fn tasks_per_second(graph: Graph, tasks: u32, workers: u32) -> f64 {
     let mut run = Run::new(workers);
-    let inputs: Vec<SmallVec<[FutureId; 4]>> = (0..tasks).map(|task| inputs(graph, task, tasks)).collect();
+    let inputs: Vec<SmallVec<[FutureId; 8]>> = (0..tasks).map(|task| inputs(graph, task, tasks)).collect();
     let started = Instant::now();
     run.run(&inputs);
     f64::from(tasks) / started.elapsed().as_secs_f64()
@@ -59,7 +59,7 @@ pub fn bytes_per_task(tasks: u32) -> f64 {
 
 /// The inputs of one task. A tree is submitted leaves first, so the k-th task above the leaves takes tasks 2k
 /// and 2k + 1; where the number of tasks is even, the last one is alone.
-fn inputs(graph: Graph, task: u32, tasks: u32) -> SmallVec<[FutureId; 4]> {
+fn inputs(graph: Graph, task: u32, tasks: u32) -> SmallVec<[FutureId; 8]> {
     let leaves = tasks.div_ceil(2) + (tasks + 1) % 2;
     match graph {
         Graph::Independent => SmallVec::new(),
@@ -98,7 +98,7 @@ impl Run {
         run
     }
 
-    fn run(&mut self, inputs: &[SmallVec<[FutureId; 4]>]) {
+    fn run(&mut self, inputs: &[SmallVec<[FutureId; 8]>]) {
         for (index, inputs) in inputs.iter().enumerate() {
             self.submit(index as u32, inputs);
             if index % BATCH == BATCH - 1 {

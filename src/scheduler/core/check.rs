@@ -109,8 +109,9 @@ impl SchedulerCore {
     /// Panics unless `place` has done all it can: every ready task is in a queue, and no worker is idle while it
     /// could take one.
     pub fn check_progress(&self) {
-        let left = self.unplaced.len() + self.unfollowed.len() + self.dirty.len();
+        let left = self.unplaced.len() + self.unfollowed.len();
         assert!(left == 0 || self.workers.len() == 0, "something is left to place");
+        assert!(!self.workers.any_dirty(), "a worker is left to feed");
         let backlogs = self.workers.iter().flat_map(|(_, worker)| worker.backlog.iter());
         let queued: BTreeSet<TaskId> = self.pool.iter().chain(backlogs).collect();
         for slot in self.tasks.slots() {

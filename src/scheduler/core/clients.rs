@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::task::{NONE, TaskTable};
+use super::task::{NONE, Slots, TaskTable};
 use crate::model::{ClientId, FutureId};
 
 const CHUNK_FUTURES: usize = 1024;
@@ -43,7 +43,8 @@ pub(super) enum Standing {
 /// All clients.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
-    table: BTreeMap<ClientId, Client>,
+    /// By id: ids count from 0 and are never used again. Boxed, so that those that left cost little.
+    table: Vec<Option<Box<Client>>>,
     references: Vec<Reference>,
     free: u32,
 }
@@ -61,23 +62,56 @@ struct Chunk {
     references: [u32; CHUNK_FUTURES],
 }
 
+impl Client {
+    /// The index of the reference that `future` is.
+    #[inline]
+    fn reference(&self, future: FutureId) -> Option<u32> {
+        let (chunk, place) = place(future);
+        let reference = self.chunks.get(chunk)?.as_ref()?.references[place];
+        (reference != NONE).then_some(reference)
+    }
+}
+
+/// The chunk of a future, and its place there.
+#[inline]
+fn place(future: FutureId) -> (usize, usize) {
+    (future.0 as usize / CHUNK_FUTURES, future.0 as usize % CHUNK_FUTURES)
+}
+
 impl Clients {
     pub(super) fn new() -> Self {
-        Self { table: BTreeMap::new(), references: Vec::new(), free: NONE }
+        Self { table: Vec::new(), references: Vec::new(), free: NONE }
     }
 
     pub(super) fn join(&mut self, client: ClientId) {
-        self.table.insert(client, Client::default());
+        let index = client.0 as usize;
+        if self.table.len() <= index {
+            self.table.resize_with(index + 1, || None);
+        }
+        self.table[index] = Some(Box::default());
     }
 
     pub(super) fn leave(&mut self, client: ClientId) {
-        self.table.remove(&client);
+        if let Some(entry) = self.table.get_mut(client.0 as usize) {
+            *entry = None;
+        }
     }
 
     pub(super) fn contains(&self, client: ClientId) -> bool {
-        self.table.contains_key(&client)
+        self.find(client).is_some()
     }
 
+    #[inline]
+    fn find(&self, client: ClientId) -> Option<&Client> {
+        self.table.get(client.0 as usize)?.as_deref()
+    }
+
+    #[inline]
+    fn find_mut(&mut self, client: ClientId) -> Option<&mut Client> {
+        self.table.get_mut(client.0 as usize)?.as_deref_mut()
+    }
+
+    #[inline]
     pub(super) fn reference(&self, index: u32) -> &Reference {
         &self.references[index as usize]
     }
@@ -88,15 +122,26 @@ impl Clients {
 
     /// What `future` of `client` stands for.
     pub(super) fn standing(&self, client: ClientId, future: FutureId) -> Standing {
-        let Some(client) = self.table.get(&client) else { return Standing::Unknown };
-        if let Some(reason) = client.cancelled.get(&future) {
-            return Standing::Cancelled(reason.clone());
+        let Some(client) = self.find(client) else { return Standing::Unknown };
+        if let Some(reference) = client.reference(future) {
+            return Standing::Task { reference, slot: self.references[reference as usize].task };
         }
-        let (chunk, place) = (future.0 as usize / CHUNK_FUTURES, future.0 as usize % CHUNK_FUTURES);
-        match client.chunks.get(chunk).and_then(Option::as_ref).map(|chunk| chunk.references[place]) {
-            None | Some(NONE) => Standing::Unknown,
-            Some(reference) => Standing::Task { reference, slot: self.references[reference as usize].task },
+        match client.cancelled.get(&future) {
+            Some(reason) => Standing::Cancelled(reason.clone()),
+            None => Standing::Unknown,
         }
+    }
+
+    /// The slots of the tasks that these futures of `client` stand for, if all of them stand for one.
+    #[inline]
+    pub(super) fn slots(&self, client: ClientId, futures: &[FutureId]) -> Option<Slots> {
+        let client = self.find(client)?;
+        let slot = |future: &FutureId| Some(self.references[client.reference(*future)? as usize].task);
+        let mut slots = Slots::with_capacity(futures.len());
+        for future in futures {
+            slots.push(slot(future)?);
+        }
+        Some(slots)
     }
 
     /// Takes a reference of `client` on the task in `slot`.
@@ -116,8 +161,8 @@ impl Clients {
             self.references[next as usize].previous = index;
         }
         tasks[slot].references = index;
-        let Some(client) = self.table.get_mut(&client) else { return };
-        let (chunk, place) = (future.0 as usize / CHUNK_FUTURES, future.0 as usize % CHUNK_FUTURES);
+        let Some(client) = self.find_mut(client) else { return };
+        let (chunk, place) = place(future);
         if client.chunks.len() <= chunk {
             client.chunks.resize_with(chunk + 1, || None);
         }
@@ -139,8 +184,8 @@ impl Clients {
         }
         self.references[index as usize].next = self.free;
         self.free = index;
-        if let Some(client) = self.table.get_mut(&client) {
-            let (chunk, place) = (future.0 as usize / CHUNK_FUTURES, future.0 as usize % CHUNK_FUTURES);
+        if let Some(client) = self.find_mut(client) {
+            let (chunk, place) = place(future);
             let entry = &mut client.chunks[chunk];
             let chunk = entry.as_mut().expect("a linked reference has its chunk");
             chunk.references[place] = NONE;
@@ -154,14 +199,14 @@ impl Clients {
 
     /// Marks a future as cancelled; it stands for no task.
     pub(super) fn mark_cancelled(&mut self, client: ClientId, future: FutureId, reason: Arc<str>) {
-        if let Some(client) = self.table.get_mut(&client) {
+        if let Some(client) = self.find_mut(client) {
             client.cancelled.insert(future, reason);
         }
     }
 
     /// Forgets the mark; whether there was one.
     pub(super) fn unmark_cancelled(&mut self, client: ClientId, future: FutureId) -> bool {
-        self.table.get_mut(&client).is_some_and(|client| client.cancelled.remove(&future).is_some())
+        self.find_mut(client).is_some_and(|client| client.cancelled.remove(&future).is_some())
     }
 
     /// The references on the task in `slot`.
@@ -176,7 +221,7 @@ impl Clients {
 
     /// All references of `client`, in the order of its futures.
     pub(super) fn of_client(&self, client: ClientId) -> Vec<u32> {
-        let Some(client) = self.table.get(&client) else { return Vec::new() };
+        let Some(client) = self.find(client) else { return Vec::new() };
         let chunks = client.chunks.iter().flatten();
         chunks.flat_map(|chunk| chunk.references).filter(|reference| *reference != NONE).collect()
     }

@@ -50,69 +50,106 @@ impl SchedulerCore {
             let error = self.blame(slot, blame::Cause::ScatteredDataLost);
             return self.steps.push(Step::Fail(slot, error));
         }
-        let (mut missing, mut error) = (0, None);
-        for index in 0..self.tasks[slot].inputs.len() {
-            let input = self.tasks[slot].inputs[index];
-            self.tasks[input].wanted_by += 1;
-            match &self.tasks[input].state {
-                State::Held | State::Inline(_) => continue,
+        let inputs = std::mem::take(&mut self.tasks[slot].inputs);
+        self.wait_for(slot, &inputs, 0);
+        self.tasks[slot].inputs = inputs;
+    }
+
+    /// A task becomes active: it wants its inputs, and waits for those that are not stored. Each of them gets so
+    /// many dependents more.
+    pub(super) fn wait_for(&mut self, slot: u32, inputs: &[u32], dependents: u32) {
+        let id = self.tasks.id(slot);
+        let (mut missing, mut is_drawn, mut error) = (0, false, None);
+        for &input in inputs {
+            let task = &mut self.tasks[input];
+            task.wanted_by += 1;
+            task.dependents += dependents;
+            match &task.state {
+                State::Inline(_) => continue,
+                State::Held => {
+                    is_drawn = true;
+                    continue;
+                }
                 State::Failed(cause) => error = Some(cause.clone()),
                 State::Released => self.steps.push(Step::Activate(input)),
                 _ => {}
             }
-            self.tasks.push_waiter(input, slot);
+            self.tasks.push_waiter(input, id);
             missing += 1;
         }
-        self.tasks[slot].state = State::Waiting { missing };
+        let task = &mut self.tasks[slot];
+        task.state = State::Waiting { missing };
+        task.is_drawn = is_drawn;
         match error {
             Some(error) => self.steps.push(Step::Fail(slot, error)),
-            None if missing == 0 => self.ready(slot),
-            None => self.unfollowed.push(self.tasks.id(slot)),
+            None if missing == 0 => self.ready_with(slot, inputs.len()),
+            None => self.unfollowed.push(id),
         }
     }
 
     /// All inputs are stored: the task goes where its inputs draw it, or into the pool.
     pub(super) fn ready(&mut self, slot: u32) {
-        self.tasks[slot].state = State::Ready;
-        let task = &self.tasks[slot];
-        let (id, priority) = (self.tasks.id(slot), task.priority);
-        if task.inputs.iter().any(|input| !self.tasks[*input].holders.is_empty()) {
+        self.ready_with(slot, self.tasks[slot].inputs.len());
+    }
+
+    fn ready_with(&mut self, slot: u32, inputs_len: usize) {
+        let id = self.tasks.id(slot);
+        let task = &mut self.tasks[slot];
+        task.state = State::Ready;
+        if task.is_drawn {
             return self.unplaced.push(id);
         }
-        let estimate_us = self.estimate_us(task.function);
-        match task.inputs.is_empty() {
-            true => self.pool.push_back(priority, id, estimate_us),
+        let (priority, function) = (task.priority, task.function);
+        let estimate_us = self.estimate_us(function);
+        match inputs_len {
+            0 => self.pool.push_back(priority, id, estimate_us),
             // Ahead of the roots: what is begun is brought to its end before more is begun.
-            false => self.pool.push_front(priority, id, estimate_us),
+            _ => self.pool.push_front(priority, id, estimate_us),
         }
     }
 
     /// The value is there: whoever waits for it goes on.
     pub(super) fn store<E: Effects>(&mut self, slot: u32, inline: Option<&[u8]>, effects: &mut E) {
-        self.tasks[slot].state = match inline {
-            Some(bytes) => State::Inline(ShortBytes::from_slice(bytes)),
+        let task = &mut self.tasks[slot];
+        task.state = match inline {
+            Some(_) => State::Inline(ShortBytes::new()),
             None => State::Held,
         };
-        while let Some(waiter) = self.tasks.pop_waiter(slot) {
-            match &mut self.tasks[waiter].state {
-                State::Waiting { missing } => {
-                    *missing -= 1;
-                    if *missing == 0 {
-                        self.ready(waiter);
-                    }
+        if let (State::Inline(stored), Some(bytes)) = (&mut task.state, inline) {
+            stored.extend_from_slice(bytes);
+        }
+        let is_held = inline.is_none();
+        while let Some(waiters) = self.tasks.pop_waiters(slot) {
+            for waiter in waiters {
+                if let Some(waiter) = self.tasks.find(waiter) {
+                    self.tasks[waiter].is_drawn |= is_held;
+                    self.count_down(waiter);
                 }
-                State::Assigned { worker, missing } => {
-                    *missing -= 1;
-                    let (worker, missing) = (*worker, *missing);
-                    if missing == 0 {
-                        self.workers.promote(&self.tasks, worker, waiter);
-                    }
-                }
-                _ => {}
             }
         }
         self.notify(slot, effects);
         self.steps.push(Step::Settle(slot));
+    }
+
+    /// One input less is missing: without any, the task can start.
+    #[inline]
+    fn count_down(&mut self, waiter: u32) {
+        match &mut self.tasks[waiter].state {
+            State::Waiting { missing } => {
+                *missing -= 1;
+                if *missing == 0 {
+                    self.ready(waiter);
+                }
+            }
+            State::Assigned { worker, missing } => {
+                *missing -= 1;
+                if *missing == 0 {
+                    let worker = *worker;
+                    self.workers.promote(&self.tasks, worker, waiter);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// The inputs of a task that is done with them are wanted by one less.
@@ -134,10 +171,10 @@ impl SchedulerCore {
         }
         self.tasks[slot].state = State::Failed(error.clone());
         self.deaths.remove(&slot);
-        while let Some(waiter) = self.tasks.pop_waiter(slot) {
-            if self.tasks[waiter].is_active() {
-                self.steps.push(Step::Fail(waiter, error.clone()));
-            }
+        while let Some(waiters) = self.tasks.pop_waiters(slot) {
+            let active = waiters.filter_map(|waiter| self.tasks.find(waiter));
+            let active = active.filter(|waiter| self.tasks[*waiter].is_active());
+            self.steps.extend(active.map(|waiter| Step::Fail(waiter, error.clone())));
         }
         self.notify(slot, effects);
         self.steps.push(Step::Settle(slot));

@@ -21,6 +21,7 @@ mod cancel;
 mod check;
 mod clients;
 mod explain;
+mod keys;
 mod life;
 mod place;
 mod queue;
@@ -32,21 +33,20 @@ mod task;
 mod tests;
 mod workers;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use thiserror::Error;
 
 use self::clients::Clients;
 pub use self::explain::{Explanation, TaskCounts, WorkerSummary};
+use self::keys::KeyTable;
 use self::life::Step;
 use self::queue::ReadyQueue;
 use self::task::{Origin, TaskTable};
 use self::workers::Workers;
 use crate::model::{ClientId, FunctionId, FutureId, Key, TaskId, WorkerId};
 use crate::wire::client::{Outcome, Placed};
-use crate::wire::worker::Assignment;
+use crate::wire::worker::{Assignment, Input};
 
 /// What a decision does to the world: each call is one message to one peer, in order.
 pub trait Effects {
@@ -125,8 +125,7 @@ pub enum Violation {
 pub struct SchedulerCore {
     tuning: Tuning,
     tasks: TaskTable,
-    /// Slots by key. Only looked up, never iterated.
-    keys: HashTable<KeyEntry>,
+    keys: KeyTable,
     /// The names that users gave to keys.
     names: BTreeMap<Key, String>,
     clients: Clients,
@@ -141,8 +140,6 @@ pub struct SchedulerCore {
     unplaced: Vec<TaskId>,
     /// Waiting tasks that may follow their inputs to a worker.
     unfollowed: Vec<TaskId>,
-    /// Workers whose room may have grown, or whose backlog has.
-    dirty: BTreeSet<WorkerId>,
     /// Steps that a transition leaves to do, so that long chains need no stack.
     steps: Vec<Step>,
     /// Scattered values that wait for a worker to join. Entries of futures given back since are stale.
@@ -153,6 +150,8 @@ pub struct SchedulerCore {
     doubts: BTreeMap<TaskId, u32>,
     next_scatter: usize,
     assignments: u32,
+    /// Room for the inputs of an assignment, empty between them.
+    inputs_room: Vec<Input<'static>>,
     random: u64,
     totals: Totals,
 }
@@ -189,7 +188,7 @@ impl SchedulerCore {
         Self {
             tuning,
             tasks: TaskTable::new(),
-            keys: HashTable::new(),
+            keys: KeyTable::new(),
             names: BTreeMap::new(),
             clients: Clients::new(),
             workers: Workers::default(),
@@ -199,13 +198,13 @@ impl SchedulerCore {
             pool: ReadyQueue::default(),
             unplaced: Vec::new(),
             unfollowed: Vec::new(),
-            dirty: BTreeSet::new(),
             steps: Vec::new(),
             unscattered: Vec::new(),
             deaths: BTreeMap::new(),
             doubts: BTreeMap::new(),
             next_scatter: 0,
             assignments: 0,
+            inputs_room: Vec::new(),
             random: tuning.seed | 1,
             totals: Totals::default(),
         }
@@ -232,7 +231,7 @@ impl SchedulerCore {
             (function.registered, function.name) = (true, Some(name));
         }
         self.workers.join(worker, host, threads.max(1));
-        self.dirty.insert(worker);
+        self.workers.mark_dirty(worker);
         self.place_unscattered(effects);
     }
 
@@ -264,19 +263,17 @@ impl SchedulerCore {
     }
 
     fn find_key(&self, key: Key) -> Option<u32> {
-        let hash = hash(key);
-        self.keys.find(hash, |entry| entry.is(hash, key, &self.tasks)).map(|entry| entry.slot)
+        self.keys.find(key, &self.tasks)
     }
 
     /// The slot of `key`, which is given a released task if it has none.
+    #[inline]
     fn intern(&mut self, key: Key, function: u32, origin: Origin) -> Interned {
-        let (hash, tasks) = (hash(key), &mut self.tasks);
-        let entry = self.keys.entry(hash, |entry| entry.is(hash, key, tasks), KeyEntry::hash);
-        match entry {
-            Entry::Occupied(known) => Interned::Known(known.get().slot),
-            Entry::Vacant(vacant) => {
-                let slot = tasks.insert(key, function, origin);
-                vacant.insert(KeyEntry::new(hash, slot));
+        match self.keys.find_or_reserve(key, &self.tasks) {
+            Ok(slot) => Interned::Known(slot),
+            Err(vacancy) => {
+                let slot = self.tasks.insert(key, function, origin);
+                self.keys.enter(&vacancy, slot);
                 Interned::Fresh(slot)
             }
         }
@@ -284,9 +281,7 @@ impl SchedulerCore {
 
     fn remove_key(&mut self, slot: u32) {
         let key = self.tasks[slot].key;
-        if let Ok(entry) = self.keys.find_entry(hash(key), |entry| entry.slot == slot) {
-            entry.remove();
-        }
+        self.keys.remove(key, slot);
         if !self.names.is_empty() {
             self.names.remove(&key);
         }
@@ -301,40 +296,10 @@ impl SchedulerCore {
     }
 }
 
-/// A slot and the hash of its key, so that a growing table need not look at the tasks.
-#[derive(Debug, Clone, Copy)]
-struct KeyEntry {
-    hash: [u32; 2],
-    slot: u32,
-}
-
 /// What a key was found to be.
 enum Interned {
     /// A task had it.
     Known(u32),
     /// A task was made for it.
     Fresh(u32),
-}
-
-impl KeyEntry {
-    fn new(hash: u64, slot: u32) -> Self {
-        Self { hash: [hash as u32, (hash >> 32) as u32], slot }
-    }
-
-    #[inline]
-    fn hash(&self) -> u64 {
-        u64::from(self.hash[0]) | u64::from(self.hash[1]) << 32
-    }
-
-    #[inline]
-    fn is(&self, hash: u64, key: Key, tasks: &TaskTable) -> bool {
-        self.hash() == hash && tasks[self.slot].key == key
-    }
-}
-
-/// Keys are hashes already; folding and one multiplication spread what is left of a pattern.
-#[inline]
-fn hash(key: Key) -> u64 {
-    let folded = key.0 as u64 ^ (key.0 >> 64) as u64;
-    folded.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32)
 }

@@ -62,7 +62,7 @@ impl SchedulerCore {
                 (self.tasks[slot].priority, self.estimate_us(self.tasks[slot].function));
             self.workers.live(worker).backlog.push_back(priority, id, estimate_us);
             self.workers.backlogged.insert(worker);
-            self.dirty.insert(worker);
+            self.workers.mark_dirty(worker);
         }
     }
 
@@ -121,11 +121,9 @@ impl SchedulerCore {
 
     /// Gives tasks to the workers that have room: their own backlog first, then the pool, then what others have.
     fn feed<E: Effects>(&mut self, effects: &mut E) {
-        while let Some(worker) = self.dirty.pop_first() {
-            if self.workers.find(worker).is_some() {
-                self.feed_backlog(worker, effects);
-                self.enrol(worker);
-            }
+        for worker in self.workers.take_dirty() {
+            self.feed_backlog(worker, effects);
+            self.enrol(worker);
         }
         while !self.pool.is_empty()
             && let Some(worker) = self.workers.take_roomy()
@@ -168,7 +166,7 @@ impl SchedulerCore {
     /// Assigns a task if it is still ready and all its inputs are still stored.
     fn start<E: Effects>(&mut self, worker: WorkerId, id: TaskId, effects: &mut E) {
         let Some(slot) = self.ready_slot(id) else { return };
-        if self.await_lost_inputs(slot) {
+        if self.tasks[slot].is_drawn && self.await_lost_inputs(slot) {
             return;
         }
         let function = &self.functions[self.tasks[slot].function as usize];
@@ -186,7 +184,7 @@ impl SchedulerCore {
         for index in 0..self.tasks[slot].inputs.len() {
             let input = self.tasks[slot].inputs[index];
             if !self.tasks[input].is_stored() {
-                self.tasks.push_waiter(input, slot);
+                self.tasks.push_waiter(input, self.tasks.id(slot));
                 missing += 1;
                 if let State::Failed(error) = &self.tasks[input].state {
                     self.steps.push(super::life::Step::Fail(slot, error.clone()));
@@ -209,20 +207,29 @@ impl SchedulerCore {
         task.assignment = self.assignments;
         self.workers.book(&mut self.tasks, worker, slot, missing > 0);
         let task = &self.tasks[slot];
+        let mut inputs = match task.inputs.len() > 2 {
+            true => SmallVec::from_vec(recycled(std::mem::take(&mut self.inputs_room))),
+            false => SmallVec::new(),
+        };
+        for input in &task.inputs {
+            inputs.push(self.source(worker, *input));
+        }
         let assignment = Assignment {
             task: self.tasks.id(slot),
             function: self.functions[task.function as usize].id,
             priority: task.priority,
             arguments: &task.arguments,
-            inputs: task.inputs.iter().map(|input| self.source(worker, *input)).collect(),
+            inputs,
         };
         effects.assign(worker, &assignment);
         let is_large = |input: &Input<'_>| match input.source {
             Source::Remote { nbytes, .. } => nbytes >= INBOUND_BYTES_MIN,
             _ => false,
         };
-        let any_large = assignment.inputs.iter().any(is_large);
-        drop(assignment);
+        let any_large = task.is_drawn && assignment.inputs.iter().any(is_large);
+        if let Some(room) = room_of(assignment) {
+            self.inputs_room = room;
+        }
         if any_large {
             self.note_inbound(worker, slot);
         }
@@ -373,4 +380,16 @@ impl SchedulerCore {
         }
         is_worth_it
     }
+}
+
+/// The room of an assignment's inputs, if they were too many to be stored inline.
+fn room_of(assignment: Assignment<'_>) -> Option<Vec<Input<'static>>> {
+    let inputs = assignment.inputs;
+    inputs.spilled().then(|| recycled(inputs.into_vec()))
+}
+
+/// The room of `inputs` for others.
+fn recycled<'a>(mut inputs: Vec<Input<'_>>) -> Vec<Input<'a>> {
+    inputs.clear();
+    inputs.into_iter().map(|_| unreachable!("none is left")).collect()
 }

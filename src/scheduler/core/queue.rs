@@ -3,6 +3,7 @@
 //! Entries are ids, so a task that stops being ready is simply not found when its turn comes.
 
 use std::cmp::Reverse;
+use std::collections::btree_map::OccupiedEntry;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::model::TaskId;
@@ -10,10 +11,15 @@ use crate::model::TaskId;
 /// Ready tasks with their estimated run times.
 #[derive(Debug, Default)]
 pub(super) struct ReadyQueue {
-    levels: BTreeMap<Reverse<i32>, VecDeque<(TaskId, u32)>>,
+    /// Priority 0, which nearly all tasks have.
+    usual: Level,
+    /// All other priorities that there are.
+    others: BTreeMap<Reverse<i32>, Level>,
     len: usize,
     estimate_us: u64,
 }
+
+type Level = VecDeque<(TaskId, u32)>;
 
 impl ReadyQueue {
     /// Entries, stale ones included.
@@ -30,46 +36,68 @@ impl ReadyQueue {
         self.estimate_us
     }
 
-    /// Entries, stale ones included, in order.
+    /// Entries, stale ones included.
     pub(super) fn iter(&self) -> impl Iterator<Item = TaskId> + '_ {
-        self.levels.values().flatten().map(|(task, _)| *task)
+        self.others.values().flatten().chain(&self.usual).map(|(task, _)| *task)
     }
 
+    #[inline]
     pub(super) fn push_back(&mut self, priority: i32, task: TaskId, estimate_us: u32) {
-        self.levels.entry(Reverse(priority)).or_default().push_back((task, estimate_us));
+        self.level(priority).push_back((task, estimate_us));
         self.len += 1;
         self.estimate_us += u64::from(estimate_us);
     }
 
     /// For a task that was here before, or that should run before those that arrived earlier.
+    #[inline]
     pub(super) fn push_front(&mut self, priority: i32, task: TaskId, estimate_us: u32) {
-        self.levels.entry(Reverse(priority)).or_default().push_front((task, estimate_us));
+        self.level(priority).push_front((task, estimate_us));
         self.len += 1;
         self.estimate_us += u64::from(estimate_us);
     }
 
+    #[inline]
     pub(super) fn pop_front(&mut self) -> Option<TaskId> {
-        let mut level = self.levels.first_entry()?;
-        let popped = level.get_mut().pop_front();
-        if level.get().is_empty() {
-            level.remove();
-        }
+        let popped = match self.others.first_entry() {
+            Some(level) if level.key().0 > 0 || self.usual.is_empty() => pop(level, Level::pop_front),
+            _ => self.usual.pop_front(),
+        };
         self.take(popped)
     }
 
     pub(super) fn pop_back(&mut self) -> Option<TaskId> {
-        let mut level = self.levels.last_entry()?;
-        let popped = level.get_mut().pop_back();
-        if level.get().is_empty() {
-            level.remove();
-        }
+        let popped = match self.others.last_entry() {
+            Some(level) if level.key().0 < 0 || self.usual.is_empty() => pop(level, Level::pop_back),
+            _ => self.usual.pop_back(),
+        };
         self.take(popped)
     }
 
+    #[inline]
+    fn level(&mut self, priority: i32) -> &mut Level {
+        match priority {
+            0 => &mut self.usual,
+            other => self.others.entry(Reverse(other)).or_default(),
+        }
+    }
+
+    #[inline]
     fn take(&mut self, popped: Option<(TaskId, u32)>) -> Option<TaskId> {
         let (task, estimate_us) = popped?;
         self.len -= 1;
         self.estimate_us -= u64::from(estimate_us);
         Some(task)
     }
+}
+
+/// Takes an entry of a level; without any more, the level goes.
+fn pop(
+    mut level: OccupiedEntry<'_, Reverse<i32>, Level>,
+    end: impl Fn(&mut Level) -> Option<(TaskId, u32)>,
+) -> Option<(TaskId, u32)> {
+    let popped = end(level.get_mut());
+    if level.get().is_empty() {
+        level.remove();
+    }
+    popped
 }

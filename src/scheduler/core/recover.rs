@@ -18,7 +18,6 @@ impl SchedulerCore {
     /// A worker is gone, with what it ran and held.
     pub fn worker_left<E: Effects>(&mut self, id: WorkerId, departure: Departure, effects: &mut E) {
         let Some(worker) = self.workers.leave(id) else { return };
-        self.dirty.remove(&id);
         self.blame_running(id, &worker.assigned, worker.threads as usize, departure);
         for slot in worker.assigned {
             let State::Assigned { missing, .. } = self.tasks[slot].state else { continue };

@@ -136,7 +136,7 @@ impl SchedulerCore {
 
     /// Takes an assignment off the books: its slot, or None if it had been abandoned.
     fn close(&mut self, id: WorkerId, task: TaskId) -> Result<Option<u32>, Violation> {
-        self.dirty.insert(id);
+        self.workers.mark_dirty(id);
         let worker = self.workers.live(id);
         worker.retracting.remove(&task);
         if let Some(estimate_us) = worker.abandoned.remove(&task) {

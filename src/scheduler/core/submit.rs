@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::clients::{Standing, Watch};
 use super::life::Step;
-use super::task::{Origin, ShortBytes, State};
+use super::task::{Origin, State};
 use super::{Effects, Interned, SchedulerCore, Violation};
 use crate::model::{ClientId, FunctionId, FutureId, WorkerId};
 use crate::wire::client::{Outcome, Placed, Scatter, ScatterValue, Submission};
@@ -23,17 +23,9 @@ impl SchedulerCore {
         effects: &mut E,
     ) -> Result<(), Violation> {
         self.take_future(client, call.future)?;
-        let mut inputs = smallvec::SmallVec::<[u32; 4]>::with_capacity(call.inputs.len());
-        for input in &call.inputs {
-            match self.clients.standing(client, *input) {
-                Standing::Task { slot, .. } => inputs.push(slot),
-                Standing::Cancelled(reason) => {
-                    self.clients.mark_cancelled(client, call.future, reason);
-                    return Ok(());
-                }
-                Standing::Unknown => return Err(Violation::UnknownFuture { client, future: *input }),
-            }
-        }
+        let Some(inputs) = self.clients.slots(client, &call.inputs) else {
+            return self.submit_in_vain(client, call);
+        };
         self.totals.submitted += 1;
         let function = self.function(call.function);
         let slot = match self.intern(call.key, function, Origin::Computed) {
@@ -48,18 +40,33 @@ impl SchedulerCore {
         if let Some(name) = call.name {
             self.names.insert(call.key, name.to_owned());
         }
-        for &input in &inputs {
-            self.tasks[input].dependents += 1;
-        }
         let task = &mut self.tasks[slot];
-        task.arguments = ShortBytes::from_slice(call.arguments);
-        task.inputs = inputs;
+        task.arguments.extend_from_slice(call.arguments);
         task.priority = call.options.priority;
         task.retries_left = call.options.retries;
         self.clients.link(&mut self.tasks, client, call.future, slot);
-        self.steps.push(Step::Activate(slot));
+        self.wait_for(slot, &inputs, 1);
+        if !inputs.is_empty() {
+            self.tasks[slot].inputs = inputs;
+        }
         self.take_steps(effects);
         Ok(())
+    }
+
+    /// A call that takes a cancelled future is cancelled; one that takes what its client never had is nonsense.
+    #[cold]
+    fn submit_in_vain(&mut self, client: ClientId, call: &Submission<'_>) -> Result<(), Violation> {
+        for &future in &call.inputs {
+            match self.clients.standing(client, future) {
+                Standing::Task { .. } => {}
+                Standing::Cancelled(reason) => {
+                    self.clients.mark_cancelled(client, call.future, reason);
+                    return Ok(());
+                }
+                Standing::Unknown => return Err(Violation::UnknownFuture { client, future }),
+            }
+        }
+        unreachable!("some input stands for no task")
     }
 
     /// Answers when the future is done: at once if it is.

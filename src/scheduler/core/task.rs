@@ -16,6 +16,9 @@ pub(super) const NONE: u32 = u32::MAX;
 /// Bytes that are mostly few: 16 of them need no allocation.
 pub(super) type ShortBytes = SmallVec<[u8; 16]>;
 
+/// Slots of a task's inputs.
+pub(super) type Slots = SmallVec<[u32; 4]>;
+
 const CHUNK_TASKS: usize = 4096;
 
 /// What the scheduler knows of one task.
@@ -25,7 +28,7 @@ pub(super) struct Task {
     pub state: State,
     pub arguments: ShortBytes,
     /// Slots of the inputs, one per placeholder, so the same slot may be there twice.
-    pub inputs: SmallVec<[u32; 4]>,
+    pub inputs: Slots,
     /// Workers that hold the value.
     pub holders: SmallVec<[WorkerId; 4]>,
     pub nbytes: u64,
@@ -49,6 +52,8 @@ pub(super) struct Task {
     pub estimate_us: u32,
     pub retries_left: u16,
     pub origin: Origin,
+    /// Whether some input is or was on workers: then the place matters, and inputs can be lost.
+    pub is_drawn: bool,
 }
 
 const _: () = assert!(size_of::<Task>() <= 192, "a task record is at most 192 bytes");
@@ -87,6 +92,31 @@ pub(super) enum State {
 }
 
 impl Task {
+    /// A slot that no task has.
+    fn free(next: u32) -> Self {
+        Self {
+            key: Key(0),
+            state: State::Free { next },
+            arguments: ShortBytes::new(),
+            inputs: Slots::new(),
+            holders: SmallVec::new(),
+            nbytes: 0,
+            generation: 0,
+            function: 0,
+            priority: 0,
+            references: NONE,
+            waiters: NONE,
+            wanted_by: 0,
+            dependents: 0,
+            position: NONE,
+            assignment: 0,
+            estimate_us: 0,
+            retries_left: 0,
+            origin: Origin::Computed,
+            is_drawn: false,
+        }
+    }
+
     pub(super) fn is_stored(&self) -> bool {
         matches!(self.state, State::Held | State::Inline(_))
     }
@@ -104,17 +134,28 @@ impl Task {
 /// All tasks, by slot, in chunks that never move.
 #[derive(Debug)]
 pub(super) struct TaskTable {
-    chunks: Vec<Vec<Task>>,
+    chunks: Vec<Box<[Task; CHUNK_TASKS]>>,
     free: u32,
     len: usize,
     waiters: Vec<WaiterNode>,
     free_waiter: u32,
 }
 
+/// Waiters of one task, in neighbouring slots: those of siblings are one node.
 #[derive(Debug, Clone, Copy)]
 struct WaiterNode {
+    /// The first of them. The others have its generation.
     task: TaskId,
+    count: u32,
     next: u32,
+}
+
+impl WaiterNode {
+    /// The waiter at this place.
+    #[inline]
+    fn waiter(self, place: u32) -> TaskId {
+        TaskId(self.task.0 + u64::from(place))
+    }
 }
 
 impl TaskTable {
@@ -127,44 +168,33 @@ impl TaskTable {
     }
 
     /// Takes a free slot for a task that is released until somebody activates it.
+    #[inline]
     pub(super) fn insert(&mut self, key: Key, function: u32, origin: Origin) -> u32 {
+        if self.free == NONE {
+            self.grow();
+        }
         self.len += 1;
-        let task = Task {
-            key,
-            state: State::Released,
-            arguments: ShortBytes::new(),
-            inputs: SmallVec::new(),
-            holders: SmallVec::new(),
-            nbytes: 0,
-            generation: 0,
-            function,
-            priority: 0,
-            references: NONE,
-            waiters: NONE,
-            wanted_by: 0,
-            dependents: 0,
-            position: NONE,
-            assignment: 0,
-            estimate_us: 0,
-            retries_left: 0,
-            origin,
-        };
-        if self.free != NONE {
-            let slot = self.free;
-            let record = &mut self[slot];
-            let State::Free { next } = record.state else { unreachable!("the free list holds free slots") };
-            let generation = record.generation;
-            *record = Task { generation, ..task };
-            self.free = next;
-            return slot;
-        }
-        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK_TASKS) {
-            self.chunks.push(Vec::with_capacity(CHUNK_TASKS));
-        }
-        let chunks = self.chunks.len();
-        let chunk = self.chunks.last_mut().expect("a chunk with room was made sure of");
-        chunk.push(task);
-        u32::try_from((chunks - 1) * CHUNK_TASKS + chunk.len() - 1).expect("memory ends before slots do")
+        let slot = self.free;
+        let task = &mut self[slot];
+        let State::Free { next } = task.state else { unreachable!("the free list holds free slots") };
+        // Field by field: a record that is built elsewhere and copied here costs more than it holds.
+        task.key = key;
+        task.state = State::Released;
+        task.function = function;
+        task.origin = origin;
+        self.free = next;
+        slot
+    }
+
+    /// Adds a chunk of free slots.
+    #[cold]
+    fn grow(&mut self) {
+        let first = u32::try_from(self.chunks.len() * CHUNK_TASKS).expect("memory ends before slots do");
+        let last = first + (CHUNK_TASKS as u32 - 1);
+        let next = |slot| if slot == last { NONE } else { slot + 1 };
+        let chunk: Vec<Task> = (first..=last).map(|slot| Task::free(next(slot))).collect();
+        self.chunks.push(chunk.try_into().expect("a chunk of full length"));
+        self.free = first;
     }
 
     /// Frees a slot; ids of its former task match no more.
@@ -172,12 +202,8 @@ impl TaskTable {
         self.len -= 1;
         self.clear_waiters(slot);
         let next = std::mem::replace(&mut self.free, slot);
-        self.rename(slot);
         let task = &mut self[slot];
-        task.state = State::Free { next };
-        task.arguments = ShortBytes::new();
-        task.inputs = SmallVec::new();
-        task.holders = SmallVec::new();
+        *task = Task { generation: task.generation.wrapping_add(1), ..Task::free(next) };
     }
 
     /// Gives the task another id. Whatever names the old one (queues, waiter chains, reports under way, copies
@@ -197,20 +223,29 @@ impl TaskTable {
     #[inline]
     pub(super) fn find(&self, task: TaskId) -> Option<u32> {
         let slot = task.slot() as usize;
-        let record = self.chunks.get(slot / CHUNK_TASKS)?.get(slot % CHUNK_TASKS)?;
+        let record = &self.chunks.get(slot / CHUNK_TASKS)?[slot % CHUNK_TASKS];
         let alive = record.generation == task.generation() && !matches!(record.state, State::Free { .. });
         alive.then_some(task.slot())
     }
 
     /// Slots in use, ascending.
     pub(super) fn slots(&self) -> impl Iterator<Item = u32> + '_ {
-        let records = self.chunks.iter().flatten().enumerate();
+        let records = self.chunks.iter().flat_map(|chunk| chunk.iter()).enumerate();
         records.filter(|(_, task)| !matches!(task.state, State::Free { .. })).map(|(slot, _)| slot as u32)
     }
 
     /// Notes that `waiter` waits for `slot`.
-    pub(super) fn push_waiter(&mut self, slot: u32, waiter: u32) {
-        let node = WaiterNode { task: self.id(waiter), next: self[slot].waiters };
+    #[inline]
+    pub(super) fn push_waiter(&mut self, slot: u32, waiter: TaskId) {
+        let first = self[slot].waiters;
+        if first != NONE {
+            let node = &mut self.waiters[first as usize];
+            if node.waiter(node.count) == waiter {
+                node.count += 1;
+                return;
+            }
+        }
+        let node = WaiterNode { task: waiter, count: 1, next: first };
         let index = if self.free_waiter == NONE {
             self.waiters.push(node);
             u32::try_from(self.waiters.len() - 1).expect("memory ends before nodes do")
@@ -223,31 +258,24 @@ impl TaskTable {
         self[slot].waiters = index;
     }
 
-    /// Takes one waiter of `slot` off its chain; those that stopped waiting are passed over.
-    pub(super) fn pop_waiter(&mut self, slot: u32) -> Option<u32> {
-        loop {
-            let index = self[slot].waiters;
-            if index == NONE {
-                return None;
-            }
-            let node = self.waiters[index as usize];
-            self[slot].waiters = node.next;
-            self.waiters[index as usize].next = self.free_waiter;
-            self.free_waiter = index;
-            if let Some(waiter) = self.find(node.task) {
-                return Some(waiter);
-            }
+    /// Takes the latest waiters of `slot` off its chain; some may not be waiting any more.
+    #[inline]
+    pub(super) fn pop_waiters(&mut self, slot: u32) -> Option<impl Iterator<Item = TaskId> + use<>> {
+        let index = self[slot].waiters;
+        if index == NONE {
+            return None;
         }
+        let node = self.waiters[index as usize];
+        self[slot].waiters = node.next;
+        self.free_node(index);
+        Some((0..node.count).rev().map(move |place| node.waiter(place)))
     }
 
     /// The waiter of `slot` if there is exactly one.
+    #[inline]
     pub(super) fn sole_waiter(&self, slot: u32) -> Option<u32> {
         let mut found = None;
-        let mut index = self[slot].waiters;
-        while index != NONE {
-            let node = self.waiters[index as usize];
-            index = node.next;
-            let Some(waiter) = self.find(node.task) else { continue };
+        for waiter in self.waiters(slot) {
             if found.replace(waiter).is_some_and(|other| other != waiter) {
                 return None;
             }
@@ -255,8 +283,8 @@ impl TaskTable {
         found
     }
 
-    /// Takes `waiter` off the chain of `slot` if it stands near its front. A node left behind is passed over
-    /// later, since the waiter's generation has changed; the bound keeps this from being quadratic.
+    /// Takes `waiter` off the chain of `slot` if it stands near its front, at an end of its node. One left behind
+    /// is passed over later, since its generation has changed; the bound keeps this from being quadratic.
     pub(super) fn unlink_waiter(&mut self, slot: u32, waiter: TaskId) {
         const LOOK_AT_MAX: usize = 16;
         let (mut before, mut index) = (NONE, self[slot].waiters);
@@ -264,14 +292,16 @@ impl TaskTable {
             if index == NONE {
                 return;
             }
-            let node = self.waiters[index as usize];
-            if node.task == waiter {
-                match before {
-                    NONE => self[slot].waiters = node.next,
-                    before => self.waiters[before as usize].next = node.next,
+            let node = &mut self.waiters[index as usize];
+            let (is_first, is_last) = (node.task == waiter, node.waiter(node.count - 1) == waiter);
+            if is_first || is_last {
+                node.count -= 1;
+                if is_first {
+                    node.task = node.waiter(1);
                 }
-                self.waiters[index as usize].next = self.free_waiter;
-                self.free_waiter = index;
+                if node.count == 0 {
+                    self.cut_node(slot, before, index);
+                }
                 return;
             }
             (before, index) = (index, node.next);
@@ -279,22 +309,35 @@ impl TaskTable {
     }
 
     /// The waiters of `slot`, latest first.
+    #[inline]
     pub(super) fn waiters(&self, slot: u32) -> impl Iterator<Item = u32> + '_ {
         let mut index = self[slot].waiters;
-        std::iter::from_fn(move || {
-            while index != NONE {
-                let node = self.waiters[index as usize];
-                index = node.next;
-                if let Some(waiter) = self.find(node.task) {
-                    return Some(waiter);
-                }
-            }
-            None
-        })
+        let nodes = std::iter::from_fn(move || {
+            let node = *self.waiters.get(index as usize)?;
+            index = node.next;
+            Some(node)
+        });
+        let waiters = nodes.flat_map(|node| (0..node.count).rev().map(move |place| node.waiter(place)));
+        waiters.filter_map(|waiter| self.find(waiter))
+    }
+
+    fn cut_node(&mut self, slot: u32, before: u32, index: u32) {
+        let next = self.waiters[index as usize].next;
+        match before {
+            NONE => self[slot].waiters = next,
+            before => self.waiters[before as usize].next = next,
+        }
+        self.free_node(index);
+    }
+
+    #[inline]
+    fn free_node(&mut self, index: u32) {
+        self.waiters[index as usize].next = self.free_waiter;
+        self.free_waiter = index;
     }
 
     fn clear_waiters(&mut self, slot: u32) {
-        while self.pop_waiter(slot).is_some() {}
+        while self.pop_waiters(slot).is_some() {}
     }
 }
 

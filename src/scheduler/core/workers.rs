@@ -3,7 +3,7 @@
 //! [`Workers`] also keeps the two lines of workers that can take more: idle ones (a thread without a task)
 //! and spare ones (a queue shorter than the round trip).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::queue::ReadyQueue;
 use super::task::{NONE, TaskTable};
@@ -33,6 +33,10 @@ pub(super) struct Worker {
     pub retracting: BTreeSet<TaskId>,
     /// The line that the worker stands in, and its number there.
     standing: (Room, u64),
+    /// Whether its room may have grown, or its backlog has.
+    is_dirty: bool,
+    /// Whether it is among those with tasks queued.
+    is_deep: bool,
 }
 
 /// What a worker can take.
@@ -54,13 +58,23 @@ pub(super) struct Workers {
     /// Live workers, dense, for draws at random.
     order: Vec<WorkerId>,
     hosts: BTreeMap<String, u32>,
-    idle: BTreeMap<u64, WorkerId>,
-    spare: BTreeMap<u64, WorkerId>,
+    idle: Line,
+    spare: Line,
     /// The number of who gets in line next.
     next_number: u64,
     pub backlogged: BTreeSet<WorkerId>,
     /// Workers with tasks queued beyond their threads, as of their last enrolment.
     deep: BTreeSet<WorkerId>,
+    /// Workers that are to be fed, each once.
+    dirty: Vec<WorkerId>,
+}
+
+/// Workers in the order in which they got in line. Who has left it, or stands in it again behind, is passed over.
+#[derive(Debug, Default)]
+struct Line {
+    numbers: VecDeque<(u64, WorkerId)>,
+    /// Those that stand in it.
+    len: usize,
 }
 
 impl Worker {
@@ -97,6 +111,8 @@ impl Workers {
             inbound: BTreeSet::new(),
             retracting: BTreeSet::new(),
             standing: (Room::None, 0),
+            is_dirty: false,
+            is_deep: false,
         };
         let index = id.0 as usize;
         if self.table.len() <= index {
@@ -199,44 +215,69 @@ impl Workers {
         }
     }
 
+    /// Has the worker fed at the next placing.
+    #[inline]
+    pub(super) fn mark_dirty(&mut self, id: WorkerId) {
+        let worker = self.live(id);
+        if !std::mem::replace(&mut worker.is_dirty, true) {
+            self.dirty.push(id);
+        }
+    }
+
+    /// The workers to feed, by id.
+    pub(super) fn take_dirty(&mut self) -> Vec<WorkerId> {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.retain(|id| self.find_mut(*id).is_some_and(|worker| std::mem::take(&mut worker.is_dirty)));
+        dirty.sort_unstable();
+        dirty
+    }
+
+    /// Whether a live worker is to be fed.
+    pub(super) fn any_dirty(&self) -> bool {
+        self.dirty.iter().any(|id| self.find(*id).is_some())
+    }
+
     /// Puts the worker at the end of the line where its room belongs; one that stands there keeps its place.
     pub(super) fn enrol(&mut self, id: WorkerId, room: Room) {
         let worker = self.live(id);
-        let (queued, standing) = (worker.queued() > 0, worker.standing);
-        match queued {
-            true => self.deep.insert(id),
-            false => self.deep.remove(&id),
-        };
+        let (is_deep, standing) = (worker.queued() > 0, worker.standing);
+        if std::mem::replace(&mut worker.is_deep, is_deep) != is_deep {
+            match is_deep {
+                true => self.deep.insert(id),
+                false => self.deep.remove(&id),
+            };
+        }
         if standing.0 == room {
             return;
         }
         self.leave_line(id);
         let number = self.next_number;
-        match room {
-            Room::Idle => drop(self.idle.insert(number, id)),
-            Room::Spare => drop(self.spare.insert(number, id)),
-            Room::None => return,
-        }
-        self.live(id).standing = (room, number);
+        let Some(line) = self.line(room) else { return };
+        line.numbers.push_back((number, id));
+        line.len += 1;
         self.next_number += 1;
+        self.live(id).standing = (room, number);
+        self.tidy(room);
     }
 
     /// Takes the worker that has been idle for longest, or one with room to spare.
     pub(super) fn take_roomy(&mut self) -> Option<WorkerId> {
-        self.take_idle().or_else(|| {
-            let (_, id) = self.spare.first_key_value()?;
-            let id = *id;
-            self.leave_line(id);
-            Some(id)
-        })
+        self.take_idle().or_else(|| self.take_first(Room::Spare))
     }
 
     /// Takes the worker that has been idle for longest.
     pub(super) fn take_idle(&mut self) -> Option<WorkerId> {
-        let (_, id) = self.idle.first_key_value()?;
-        let id = *id;
-        self.leave_line(id);
-        Some(id)
+        self.take_first(Room::Idle)
+    }
+
+    fn take_first(&mut self, room: Room) -> Option<WorkerId> {
+        loop {
+            let (number, id) = self.line(room)?.numbers.pop_front()?;
+            if self.find(id).is_some_and(|worker| worker.standing == (room, number)) {
+                self.leave_line(id);
+                return Some(id);
+            }
+        }
     }
 
     /// Panics unless each worker stands where it says, and nobody else stands in a line.
@@ -244,21 +285,44 @@ impl Workers {
         for (id, worker) in self.iter() {
             let (room, number) = worker.standing;
             match room {
-                Room::Idle => assert_eq!(self.idle.get(&number), Some(&id)),
-                Room::Spare => assert_eq!(self.spare.get(&number), Some(&id)),
+                Room::Idle => assert!(self.idle.numbers.contains(&(number, id))),
+                Room::Spare => assert!(self.spare.numbers.contains(&(number, id))),
                 Room::None => {}
             }
+            assert_eq!(worker.is_deep, self.deep.contains(&id), "{id} is among those with tasks queued");
         }
-        let standing = self.iter().filter(|(_, worker)| worker.standing.0 != Room::None).count();
-        assert_eq!(self.roomy_len(), standing, "somebody stands in line twice");
+        let standing = |room| self.iter().filter(|(_, worker)| worker.standing.0 == room).count();
+        assert_eq!(self.idle.len, standing(Room::Idle), "idle workers");
+        assert_eq!(self.spare.len, standing(Room::Spare), "workers with room to spare");
     }
 
     fn leave_line(&mut self, id: WorkerId) {
         let Some(worker) = self.find_mut(id) else { return };
-        match std::mem::replace(&mut worker.standing, (Room::None, 0)) {
-            (Room::Idle, number) => drop(self.idle.remove(&number)),
-            (Room::Spare, number) => drop(self.spare.remove(&number)),
-            (Room::None, _) => {}
+        let (room, _) = std::mem::replace(&mut worker.standing, (Room::None, 0));
+        if let Some(line) = self.line(room) {
+            line.len -= 1;
+        }
+    }
+
+    fn line(&mut self, room: Room) -> Option<&mut Line> {
+        match room {
+            Room::Idle => Some(&mut self.idle),
+            Room::Spare => Some(&mut self.spare),
+            Room::None => None,
+        }
+    }
+
+    /// Drops who is passed over, when there are many.
+    fn tidy(&mut self, room: Room) {
+        let Some(line) = self.line(room) else { return };
+        if line.numbers.len() < 2 * line.len + 64 {
+            return;
+        }
+        let mut numbers = std::mem::take(&mut line.numbers);
+        numbers
+            .retain(|(number, id)| self.find(*id).is_some_and(|worker| worker.standing == (room, *number)));
+        if let Some(line) = self.line(room) {
+            line.numbers = numbers;
         }
     }
 
@@ -279,6 +343,6 @@ impl Workers {
 
     /// Workers in both lines.
     pub(super) fn roomy_len(&self) -> usize {
-        self.idle.len() + self.spare.len()
+        self.idle.len + self.spare.len
     }
 }
