@@ -75,6 +75,10 @@ fn inputs(graph: Graph, task: u32, tasks: u32) -> SmallVec<[FutureId; 8]> {
     }
 }
 
+fn key(task: u32) -> Key {
+    Key(u128::from(task).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
+}
+
 struct Run {
     core: SchedulerCore,
     post: Assigned,
@@ -111,9 +115,11 @@ impl Run {
     }
 
     fn submit(&mut self, task: u32, inputs: &[FutureId]) {
+        // As the scheduler's shell does, which reads a batch one call ahead.
+        self.core.expect(key(task + 1));
         let call = Submission {
             future: FutureId(task),
-            key: Key(u128::from(task).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)),
+            key: key(task),
             function: FUNCTION,
             options: CallOptions::default(),
             name: None,

@@ -10,7 +10,7 @@
 //! said comes out through [`Effects`]. There is no IO, clock or randomness here, and no map whose order
 //! depends on hashes is ever iterated: the same calls give the same effects.
 //!
-//! [`task`] is the record, [`life`] the transitions and the reference counts, [`submit`] and [`report`] what clients
+//! [`task`] is the record, [`keys`] finds it by key, [`life`] the transitions and the reference counts, [`submit`] and [`report`] what clients
 //! and workers say, [`place`] who runs what, [`recover`] what a loss undoes, [`cancel`] cancel and retry,
 //! [`check`] the invariants, [`explain`] what people are told.
 

@@ -140,7 +140,12 @@ impl Hub {
         let (core, post) = (&mut self.core, &mut self.post);
         match message {
             ClientMessage::Submit(mut calls) => {
-                while let Some(call) = calls.next_call()? {
+                let mut next = calls.next_call()?;
+                while let Some(call) = next {
+                    next = calls.next_call()?;
+                    if let Some(next) = &next {
+                        core.expect(next.key);
+                    }
                     core.submit(client, &call, post)?;
                 }
             }
