@@ -168,7 +168,7 @@ mod tests {
         for step in 0..20_000_u32 {
             draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             // Few bits, so that homes collide; up and down, so that the table grows and empties.
-            let key = u128::from(draw >> 33) % 700 << if step % 2 == 0 { 64 } else { 0 };
+            let key = (u128::from(draw >> 33) % 700) << if step % 2 == 0 { 64 } else { 0 };
             if (step / 3000) % 2 == 0 || draw >> 62 == 0 {
                 match keys.find_or_reserve(Key(key), &tasks) {
                     Ok(slot) => assert_eq!(there.get(&key), Some(&slot)),
