@@ -14,6 +14,8 @@
 set -euo pipefail
 
 mpirun=${MPIRUN:-mpirun}
+# shellcheck source=launchers/ending.sh
+. "$(dirname "${BASH_SOURCE[0]}")/ending.sh"
 
 usage() {
     sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
@@ -96,13 +98,11 @@ if [ "${OMPI_MCA_orte_enable_recovery:-0}" = 0 ]; then
     exec "$mpirun" "$@"
 fi
 
-DCLUSTER_EXIT_CODE_FILE=$(mktemp "${TMPDIR:-/tmp}/dcluster-exit-code.XXXXXX")
-export DCLUSTER_EXIT_CODE_FILE
-trap 'rm -f "$DCLUSTER_EXIT_CODE_FILE"' EXIT
-
+make_note
 # In the background, because a shell serves its traps only between commands; with this script's standard input.
 "$mpirun" "$@" <&0 &
 ranks=$!
+watch_over "$ranks" TERM
 # Ctrl-C reaches mpirun by itself, and twice would be taken for "at once".
 interrupted=
 trap interrupted=1 INT
@@ -110,18 +110,7 @@ for signal in TERM USR1 USR2; do
     # shellcheck disable=SC2064 # the name is meant to be put in here
     trap "kill -$signal $ranks 2>/dev/null || true" "$signal"
 done
-# A signal ends `wait` early: wait again until mpirun is gone.
-code=0
-wait "$ranks" || code=$?
-while kill -0 "$ranks" 2>/dev/null; do
-    code=0
-    wait "$ranks" || code=$?
-done
-
+wait_for "$ranks"
 # (mpirun makes a TERM of it for the ranks)
-if [ -n "$interrupted" ]; then
-    code=130
-elif [ -s "$DCLUSTER_EXIT_CODE_FILE" ]; then
-    code=$(cat "$DCLUSTER_EXIT_CODE_FILE")
-fi
+if [ -n "$interrupted" ]; then code=130; fi
 exit "$code"

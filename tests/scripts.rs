@@ -11,8 +11,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 const BASICS: &[&str] = &[
-    "bash", "basename", "cat", "dirname", "env", "grep", "head", "mktemp", "rm", "sed", "sleep", "sort",
-    "tail", "tr",
+    "bash", "basename", "cat", "dirname", "env", "grep", "head", "mkdir", "mktemp", "rm", "sed", "sleep",
+    "sort", "tail", "tr",
 ];
 
 /// A directory that is the whole PATH of a script.
@@ -46,6 +46,8 @@ impl Stage {
     fn command(&self, script: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(script));
         command.args(arguments).env_clear().env("PATH", self.folder.path()).env("SETUP_MORE_PATH", "");
+        // What the launchers leave there goes with this stage.
+        command.env("HOME", self.folder.path());
         command
     }
 

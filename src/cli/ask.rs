@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::arguments::Global;
 use super::{explain, print, status, topo};
 use crate::client::{Client, Error};
-use crate::launch::{Exit, with_causes};
+use crate::launch::{Exit, sweep, with_causes};
 use crate::security::ConnectionFile;
 use crate::security::run_directory::{FindError, Selector, Surroundings};
 use crate::wire::client::Query;
@@ -31,6 +31,9 @@ pub(super) fn find(global: &Global) -> Result<(PathBuf, ConnectionFile), FindErr
         (Some(file), None) => Selector::Path(file.clone()),
         (None, None) => Selector::Only,
     };
+    if !matches!(selector, Selector::Path(_)) {
+        sweep::sweep();
+    }
     Surroundings::of_process().find(&selector)
 }
 

@@ -204,6 +204,7 @@ pub fn join(file: &Path, env: &Environment, setup: &Setup, threads: Option<u32>)
     let given = env.get(local::MEMORY).and_then(|bytes| bytes.parse().ok());
     let memory_bytes_max = given.unwrap_or_else(|| memory::of_host(env));
     let registry = ranks::registry(setup)?;
+    let registry = Some(registry);
     let plan = WorkerPlan { connection, registry, binding, rank: None, reach, memory_bytes_max };
     let (code, _) = follow::follow(plan, (sender, receiver))?;
     Ok(code)

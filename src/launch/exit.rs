@@ -70,7 +70,7 @@ impl Exit {
             Self::Usage => 2,
             Self::Unavailable => 69,
             Self::Internal => 70,
-            Self::Launch => 71,
+            Self::Launch => crate::scheduler::io::TURNED_AWAY,
             Self::SchedulerLost => 74,
             Self::WorkersLost => crate::scheduler::io::WORKERS_LOST,
             Self::Panic => 101,

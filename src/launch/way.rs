@@ -3,16 +3,15 @@
 //! A launcher and an MPI library that do not speak the same PMI give N processes that each believe to be alone. That is
 //! detected here, said once, and answered by meeting through files.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::files::{self, FileMeeting};
 use super::meet::Meeting;
 use super::role::{Environment, Launch, Launcher};
 use super::{LaunchError, process};
+use crate::security::Surroundings;
 
-/// Where ranks meet that cannot use MPI; the parent of one directory per launch.
-pub const DIRECTORY: &str = "DCLUSTER_RUN_DIR";
 /// Seconds that ranks wait for each other.
 pub const TIMEOUT: &str = "DCLUSTER_LAUNCH_TIMEOUT";
 
@@ -122,7 +121,7 @@ impl Met {
         let _ = way;
         let size =
             launch.size.ok_or_else(|| LaunchError::nonsense("the launcher does not say how many ranks"))?;
-        let directory = directory(launch, env);
+        let directory = directory(launch)?;
         #[cfg(feature = "mpi")]
         if let Some(world) = &met.world
             && launch.rank == 0
@@ -184,17 +183,10 @@ impl Over {
     }
 }
 
-/// Where this user's runs leave what other processes look for.
-pub fn run_directory(env: &Environment) -> PathBuf {
-    match (env.get(DIRECTORY), env.get("HOME")) {
-        (Some(directory), _) => PathBuf::from(directory),
-        (None, Some(home)) if Path::new(home).is_absolute() => Path::new(home).join(".dcluster"),
-        _ => std::env::temp_dir().join(format!("dcluster-{}", nix::unistd::geteuid())),
-    }
-}
-
-fn directory(launch: &Launch, env: &Environment) -> PathBuf {
-    run_directory(env).join("meetings").join(&launch.run)
+/// Where the ranks of `launch` meet without MPI.
+fn directory(launch: &Launch) -> Result<PathBuf, LaunchError> {
+    let parent = Surroundings::of_process().directory().map_err(LaunchError::Nowhere)?;
+    Ok(parent.join("meetings").join(&launch.run))
 }
 
 fn wait_max(env: &Environment) -> Duration {
