@@ -56,6 +56,8 @@ case $version in
 *'(Open MPI)'*)
     set_default OMPI_MCA_hwloc_base_binding_policy none
     set_default OMPI_MCA_orte_enable_recovery 1
+    # Open MPI 4 hands on what it is told to.
+    case $version in *' 4.'*) set_default OMPI_MCA_ess_base_forward_signals SIGXCPU ;; esac
     # Inside Slurm, keep the allocation when one of its nodes fails.
     set_default OMPI_MCA_plm_slurm_args --no-kill
     if has_ucx; then
@@ -106,11 +108,20 @@ watch_over "$ranks" TERM
 # Ctrl-C reaches mpirun by itself, and twice would be taken for "at once".
 interrupted=
 trap interrupted=1 INT
-for signal in TERM USR1 USR2; do
-    # shellcheck disable=SC2064 # the name is meant to be put in here
+# A TERM would end in a KILL of all ranks two seconds later; an XCPU is handed on, and leaves them their time.
+terminated=
+ending=TERM
+case ${OMPI_MCA_ess_base_forward_signals:-} in *SIGXCPU*) ending=XCPU ;; esac
+# shellcheck disable=SC2064 # the names are meant to be put in here
+trap "terminated=1; kill -$ending $ranks 2>/dev/null || true" TERM
+for signal in USR1 USR2; do
+    # shellcheck disable=SC2064
     trap "kill -$signal $ranks 2>/dev/null || true" "$signal"
 done
 wait_for "$ranks"
-# (mpirun makes a TERM of it for the ranks)
-if [ -n "$interrupted" ]; then code=130; fi
+if [ -n "$interrupted" ]; then
+    code=130
+elif [ -n "$terminated" ] && [ "$code" -ne 0 ]; then
+    code=143
+fi
 exit "$code"

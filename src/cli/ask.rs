@@ -49,7 +49,14 @@ pub(super) fn status(global: &Global, workers: Option<usize>) -> i32 {
 }
 
 pub(super) fn topo(global: &Global) -> i32 {
-    answered(global, Query::Topology, topo::of_cluster)
+    let ask = |client| answer(client, Query::Topology);
+    concluded(global, ANSWER_MAX, ask, |text| {
+        let text = match serde_json::from_str(&text) {
+            Ok(answer) if global.json => topo::with_hosts(answer).to_string(),
+            _ => text,
+        };
+        show(global, &text, topo::of_cluster);
+    })
 }
 
 pub(super) fn explain(global: &Global, key: &str) -> i32 {

@@ -48,7 +48,7 @@ const DOCUMENTED: &[(Exit, &str)] = &[
     (Exit::Usage, "the command line is wrong"),
     (Exit::Unavailable, "no cluster is reachable: no connection file, an old one, or nobody answers"),
     (Exit::Internal, "a bug in dcluster; please report it"),
-    (Exit::Launch, "the ranks of the launch did not find each other"),
+    (Exit::Launch, "the ranks of the launch did not find each other, or have no tasks in common"),
     (Exit::SchedulerLost, "a worker lost its scheduler"),
     (Exit::WorkersLost, "the last worker died"),
     (Exit::Panic, "the driver panicked"),

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
-use super::ending::Manner;
+use super::ending::{DRIVER_GRACE, Manner};
 use super::exit::Exit;
 use super::signals::{self, Heard};
 use super::{FINALIZE_MAX, LaunchError, with_causes};
 use crate::registry::Registry;
 use crate::security::ConnectionFile;
-use crate::topology::Binding;
+use crate::topology::{Binding, Machine};
 use crate::transport::tcp::{Connector, Reach, hello};
 use crate::wire::handshake::Role;
 use crate::wire::worker::{Shutdown, ToWorkerMessage};
@@ -24,8 +24,8 @@ use crate::worker::{self, WorkerConfig, WorkerError};
 
 /// How long the scheduler may take to be reached.
 pub const CONNECT_MAX: Duration = Duration::from_secs(8);
-/// How long a worker that got a signal waits for the scheduler to end it in order.
-const SIGNAL_GRACE: Duration = Duration::from_secs(2);
+/// How long a worker that got a signal waits for the scheduler to end it in order: the driver needs it until then.
+const SIGNAL_GRACE: Duration = DRIVER_GRACE.saturating_add(Duration::from_millis(500));
 /// How long it may then take to end by itself.
 const LEAVE_MAX: Duration = Duration::from_secs(4);
 
@@ -38,6 +38,8 @@ pub struct WorkerPlan {
     pub registry: Option<Arc<Registry>>,
     /// Where it runs.
     pub binding: Binding,
+    /// What the job may use of its host, if it is the one to tell.
+    pub machine: Option<Machine>,
     /// Its rank, if it has one.
     pub rank: Option<u32>,
     /// Who reaches its data port.
@@ -106,6 +108,7 @@ async fn run(plan: WorkerPlan, told: impl Future<Output = Shutdown>) -> Result<S
         credentials: plan.connection.credentials,
         registry,
         binding: plan.binding,
+        machine: plan.machine,
         rank: plan.rank,
         reach: plan.reach,
         memory_bytes_max: plan.memory_bytes_max,

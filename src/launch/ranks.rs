@@ -21,8 +21,9 @@ use super::signals::{self, Heard, Scope};
 use super::way::{Met, Over};
 use super::{FINALIZE_MAX, LaunchError, leftovers, memory};
 use crate::registry::{Registry, RegistryError};
+use crate::scheduler::io::SchedulerConfig;
 use crate::security::ConnectionFile;
-use crate::topology::{self, Binding};
+use crate::topology::{self, Binding, Place};
 use crate::transport::tcp::Reach;
 
 /// What the processes of a cluster are started with.
@@ -93,11 +94,17 @@ pub fn lead(
         return Ok(finish(over, report(&error), Manner::InOrder { within: FINALIZE_MAX }));
     }
 
-    let standing_by = agreement.turned_away.len() as u32;
+    let place = Place { binding: agreement.binding.clone(), machine: agreement.machine.clone() };
+    let config = SchedulerConfig {
+        workers_expected: size.max(2) - 1,
+        standing_by: agreement.turned_away.len() as u32,
+        place: (size > 1).then_some(place),
+        ..SchedulerConfig::default()
+    };
     let file = scheduler.publish(setup.connection_file.as_deref())?;
     let guard = Arc::new(Guard::start(file.path())?);
     let ended = sender.clone();
-    let scheduler = scheduler.start(size.max(2) - 1, standing_by, move |notice| drop(ended.send(notice)))?;
+    let scheduler = scheduler.start(config, move |notice| drop(ended.send(notice)))?;
     let mut crew = Crew::default();
     if size == 1 {
         crew = Crew::hire(&driver, &agreement, env, setup, (&connection, file.path()), &sender)?;
@@ -141,6 +148,7 @@ pub fn follow(launch: &Launch, env: &Environment, setup: &Setup) -> Result<i32, 
         reach: Reach::network(),
         memory_bytes_max: memory::of_host(env) / u64::from(agreement.workers_on_host),
         binding: agreement.binding,
+        machine: agreement.machine,
     };
     let (code, manner) = follow::follow(plan, (sender, receiver))?;
     Ok(finish(over, code, manner))
@@ -208,6 +216,7 @@ impl Crew {
             connection: connection.clone(),
             registry: Some(registry(setup)?),
             binding,
+            machine: agreement.machine.clone(),
             rank: Some(0),
             reach: Reach::network(),
             memory_bytes_max,

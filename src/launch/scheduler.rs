@@ -77,18 +77,13 @@ impl BoundScheduler {
 
     /// Starts to answer; `notify` hears of its end.
     ///
-    /// `workers_expected` are on their way: an early end waits for them, so that each hears of it. Of these,
-    /// `standing_by` will never join.
-    ///
     /// # Errors
     /// If the thread cannot be started.
     pub fn start(
         self,
-        workers_expected: u32,
-        standing_by: u32,
+        config: SchedulerConfig,
         notify: impl FnOnce(Notice) + Send + 'static,
     ) -> Result<RunningScheduler, LaunchError> {
-        let config = SchedulerConfig { workers_expected, standing_by, ..SchedulerConfig::default() };
         let (stop, workers_lost) = (config.stop.clone(), Arc::clone(&config.workers_lost));
         let run = move || {
             let shutdown = self.runtime.block_on(serve(self.listener, config));

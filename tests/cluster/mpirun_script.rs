@@ -121,6 +121,23 @@ fn ctrl_c_is_130_and_sigterm_143() {
 }
 
 #[test]
+fn a_driver_may_bring_its_results_home_after_a_term() {
+    let stage = Stage::new();
+    let driver = format!(
+        "trap 'sleep 1; {} status; echo saved; exit 0' TERM; echo ready; while :; do sleep 0.1; done",
+        dcluster()
+    );
+    let cluster = stage.start(&mut run(&stage, &driver));
+    cluster.prints("ready");
+    stage.workers(2);
+    cluster.signal(libc::SIGTERM);
+    let end = cluster.end_within(ENDING_MAX);
+    end.assert_code(143);
+    assert!(end.output.contains("workers    2") && end.output.contains("saved"), "{}", end.output);
+    stage.assert_nothing_left();
+}
+
+#[test]
 fn a_killed_script_takes_mpirun_and_all_ranks_along() {
     let stage = Stage::new();
     let cluster = stage.start(&mut run(&stage, "echo ready; sleep 600 & sleep 600"));

@@ -14,6 +14,7 @@ use super::{SchedulerConfig, StopHandle};
 use crate::model::{ClientId, Tick, WorkerId};
 use crate::scheduler::core::recover::Departure;
 use crate::scheduler::core::{SchedulerCore, Violation};
+use crate::topology::Place;
 use crate::transport::tcp::Remote;
 use crate::wire::client::{ClientMessage, Closing};
 use crate::wire::frame::Frame;
@@ -46,6 +47,7 @@ pub(super) struct Hub {
     pub(super) post: Post,
     pub(super) started: Instant,
     pub(super) address: String,
+    pub(super) place: Option<Place>,
     booked: Rc<Notify>,
     stop: StopHandle,
     workers_expected: u32,
@@ -64,6 +66,7 @@ impl Hub {
             post: Post::default(),
             started: Instant::now(),
             address: address.to_owned(),
+            place: config.place.clone(),
             booked: Rc::new(Notify::new()),
             stop: config.stop.clone(),
             workers_expected: config.workers_expected,

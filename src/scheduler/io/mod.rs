@@ -23,6 +23,7 @@ use self::hub::{Hub, Refusal};
 use self::post::PeerId;
 use super::core::Tuning;
 use crate::model::error::with_causes;
+use crate::topology::Place;
 use crate::transport::tcp::{Connection, Listener, ReadHalf, WriteHalf};
 use crate::wire::handshake::Role;
 use crate::wire::worker::Shutdown;
@@ -47,6 +48,8 @@ pub struct SchedulerConfig {
     pub workers_expected: u32,
     /// How many of those connect and never join, because they have no tasks that they can run.
     pub standing_by: u32,
+    /// Where the scheduler itself runs, if it is a rank, for `topo`.
+    pub place: Option<Place>,
     /// Counts workers that left before the end.
     pub workers_lost: Arc<AtomicU32>,
 }
