@@ -33,6 +33,8 @@ pub mod role;
 pub mod scheduler;
 pub mod signals;
 pub mod sweep;
+#[cfg(feature = "mpi")]
+mod watchdog;
 pub mod way;
 
 pub use crate::model::error::with_causes;

@@ -212,6 +212,18 @@ fn ranks_that_mpi_does_not_see_together_say_so_and_meet_over_tcp() {
 }
 
 #[test]
+fn ranks_that_wait_in_vain_for_another_end_and_say_so() {
+    let stage = Stage::new();
+    let mut command = stage.mpirun(1);
+    // The second rank never comes to MPI.
+    command.arg(dcluster()).args([":", "-n", "1", "sleep", "600"]).env("DCLUSTER_LAUNCH_TIMEOUT", "1");
+    let end = stage.start(&mut command).end_within(ENDING_MAX);
+    end.assert_code(71);
+    assert!(end.errors.contains("did not meet over MPI within 1 s"), "{}", end.errors);
+    stage.assert_nothing_left();
+}
+
+#[test]
 fn a_connection_file_in_the_environment_does_not_make_clients_of_all_ranks() {
     let stage = Stage::new();
     let mut command = stage.mpirun(3);
