@@ -129,7 +129,7 @@ fn only(these: &[String], those: &[String]) -> Option<String> {
     let names: Vec<&str> = these.iter().filter(|name| !those.contains(name)).map(String::as_str).collect();
     match names.len() {
         0 => None,
-        ..=NAMES_MAX => Some(names.join(", ")),
+        1..=NAMES_MAX => Some(names.join(", ")),
         count => Some(format!("{} and {} more", names[..NAMES_MAX].join(", "), count - NAMES_MAX)),
     }
 }
