@@ -214,7 +214,7 @@ fn become_rank(program: &Program, env: &Environment, global: &Global) -> i32 {
     Exit::NotExecutable.code()
 }
 
-/// PROGRAM, found, and whether it links dcluster.
+/// PROGRAM, found, and whether its `main` is dcluster's.
 fn driver(words: &[OsString]) -> Option<(Program, Option<Marker>)> {
     let (name, arguments) = words.split_first()?;
     let Some(path) = process::find_program(name) else {

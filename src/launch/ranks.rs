@@ -58,7 +58,7 @@ pub type Body = Box<dyn FnOnce(PathBuf) -> i32 + Send>;
 pub enum DriverSpec {
     /// Clients that attach.
     Nobody,
-    /// A program; `works` if it links dcluster, so that its processes can be the workers.
+    /// A program; `works` if its `main` is dcluster's, so that its processes can be the workers.
     Program {
         /// What to start.
         program: Program,
