@@ -152,9 +152,10 @@ impl LocalCluster {
                 }
                 WorkerKind::Processes(program) => {
                     let (alive, notify) = (Arc::clone(&alive), notify.clone());
+                    let scheduler = cluster.scheduler.clone();
                     let on_end = move |code| {
                         tracing::debug!(rank, code, "worker process ended");
-                        if alive.fetch_sub(1, Ordering::AcqRel) == 1 {
+                        if alive.fetch_sub(1, Ordering::AcqRel) == 1 && !scheduler.is_stopping() {
                             notify(Notice::WorkersLost);
                         }
                     };

@@ -109,7 +109,13 @@ pub fn lead(
     let scheduler = scheduler.start(config, move |notice| drop(ended.send(notice)))?;
     let mut crew = Crew::default();
     if size == 1 {
-        crew = Crew::hire(&driver, &agreement, env, setup, (&connection, file.path()), &sender)?;
+        let (ended, stopped) = (sender.clone(), scheduler.clone());
+        let lost = move || {
+            if !stopped.is_stopping() {
+                drop(ended.send(Notice::WorkersLost));
+            }
+        };
+        crew = Crew::hire(&driver, &agreement, env, setup, (&connection, file.path()), lost)?;
     }
     announce(setup.announcement, &connection, file.path(), workers);
     let plan = plan(driver, file.path());
@@ -203,16 +209,15 @@ impl Crew {
         env: &Environment,
         setup: &Setup,
         (connection, connection_file): (&ConnectionFile, &std::path::Path),
-        notify: &std::sync::mpsc::Sender<Notice>,
+        lost: impl FnOnce() + Send + 'static,
     ) -> Result<Self, LaunchError> {
         let memory_bytes_max = memory::of_host(env);
         let binding = agreement.binding.clone();
         if let DriverSpec::Program { program, works: true } = driver {
             let post = Post { program: &program.path, connection_file, setup, memory_bytes_max };
-            let notify = notify.clone();
             let worker = WorkerProcess::start(&post, &binding, move |code| {
                 tracing::debug!(code, "the worker process ended");
-                drop(notify.send(Notice::WorkersLost));
+                lost();
             })?;
             return Ok(Self { processes: vec![worker], worker: None });
         }

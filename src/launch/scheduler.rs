@@ -100,6 +100,11 @@ impl RunningScheduler {
         self.stop.stop(Shutdown { reason, code });
     }
 
+    /// Whether it was stopped, after which workers leave one by one.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.stopped().is_some()
+    }
+
     /// Whether a worker left before the end.
     pub fn has_lost_workers(&self) -> bool {
         self.workers_lost.load(Ordering::Relaxed) > 0
