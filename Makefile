@@ -22,6 +22,9 @@ EXAMPLES := as_completed attach blocking_client branches chains csv_sum exits fu
 EXAMPLE_ARGS_word_count := src tests examples
 EXAMPLE_SECONDS_MAX := 120
 
+# The examples of the documentation, from compiling them on; only a hang is longer.
+DOC_SECONDS_MAX := 1800
+
 # Tests that start MPI ranks have a word `mpi…` in their name; these run once more built against MPICH.
 MPI_TESTS := test(/(^|[_:])mpi/)
 MPICH_MPICC ?= $(firstword $(shell command -v mpicc.mpich) $(wildcard /usr/lib64/mpich/bin/mpicc))
@@ -123,7 +126,7 @@ deny: ## stage: licences, bans and sources of dependencies; advisories where the
 .PHONY: doc
 doc: ## stage: documentation without warnings, and its examples
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --workspace --no-deps
-	$(CARGO) test --locked --workspace --doc
+	timeout $(DOC_SECONDS_MAX) $(CARGO) test --locked --workspace --doc
 
 .PHONY: nextest
 nextest: ## stage: every test, default features, Slurm included

@@ -12,6 +12,8 @@
 set -euo pipefail
 
 mpirun=${MPIRUN:-mpirun}
+# shellcheck source=launchers/ending.sh
+. "$(dirname "${BASH_SOURCE[0]}")/ending.sh"
 
 usage() {
     sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
@@ -44,6 +46,8 @@ case $version in
 *'(Open MPI)'*)
     set_default OMPI_MCA_hwloc_base_binding_policy none
     set_default OMPI_MCA_orte_enable_recovery 1
+    # Open MPI 4 hands on what it is told to.
+    case $version in *' 4.'*) set_default OMPI_MCA_ess_base_forward_signals SIGXCPU ;; esac
     # Inside Slurm, keep the allocation when one of its nodes fails.
     set_default OMPI_MCA_plm_slurm_args --no-kill
     if ! in_allocation; then
@@ -69,32 +73,28 @@ if [ "${OMPI_MCA_orte_enable_recovery:-0}" = 0 ]; then
     exec "$mpirun" "$@"
 fi
 
-DCLUSTER_EXIT_CODE_FILE=$(mktemp "${TMPDIR:-/tmp}/dcluster-exit-code.XXXXXX")
-export DCLUSTER_EXIT_CODE_FILE
-trap 'rm -f "$DCLUSTER_EXIT_CODE_FILE"' EXIT
-
+make_note
 # In the background, because a shell serves its traps only between commands; with this script's standard input.
 "$mpirun" "$@" <&0 &
 ranks=$!
+watch_over "$ranks" TERM
 # Ctrl-C reaches mpirun by itself, and twice would be taken for "at once".
 interrupted=
 trap interrupted=1 INT
-for signal in TERM USR1 USR2; do
-    # shellcheck disable=SC2064 # the name is meant to be put in here
+# A TERM would end in a KILL of all ranks two seconds later; an XCPU is handed on, and leaves them their time.
+terminated=
+ending=TERM
+case ${OMPI_MCA_ess_base_forward_signals:-} in *SIGXCPU*) ending=XCPU ;; esac
+# shellcheck disable=SC2064 # the names are meant to be put in here
+trap "terminated=1; kill -$ending $ranks 2>/dev/null || true" TERM
+for signal in USR1 USR2; do
+    # shellcheck disable=SC2064
     trap "kill -$signal $ranks 2>/dev/null || true" "$signal"
 done
-# A signal ends `wait` early: wait again until mpirun is gone.
-code=0
-wait "$ranks" || code=$?
-while kill -0 "$ranks" 2>/dev/null; do
-    code=0
-    wait "$ranks" || code=$?
-done
-
-# (mpirun makes a TERM of it for the ranks)
+wait_for "$ranks"
 if [ -n "$interrupted" ]; then
     code=130
-elif [ -s "$DCLUSTER_EXIT_CODE_FILE" ]; then
-    code=$(cat "$DCLUSTER_EXIT_CODE_FILE")
+elif [ -n "$terminated" ] && [ "$code" -ne 0 ]; then
+    code=143
 fi
 exit "$code"

@@ -5,11 +5,14 @@
 #   launchers/srun.sh --mpi=none -N 2 dcluster                          an --mpi of yours, or SLURM_MPI_TYPE, wins
 #
 # With PMIx the ranks meet over MPI, and Slurm ends the whole step when one rank dies. With --mpi=none they meet
-# over TCP, data goes over TCP and shared memory, and the others live on: --kill-on-bad-exit=0 is added then, and
-# this script ends with the code of rank 0, which leaves it in the file DCLUSTER_EXIT_CODE_FILE; srun's is the highest.
+# over TCP, data goes over TCP and shared memory, and the others live on: --kill-on-bad-exit=0 is added then.
+# This script ends with the code of rank 0, which leaves it in the file DCLUSTER_EXIT_CODE_FILE; srun's is the highest.
 #
 # One Ctrl-C ends the cluster in order (--disable-status), and so does a TERM: srun alone would kill every rank.
 set -euo pipefail
+
+# shellcheck source=launchers/ending.sh
+. "$(dirname "${BASH_SOURCE[0]}")/ending.sh"
 
 usage() {
     sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
@@ -47,17 +50,13 @@ if [ -z "$chosen" ]; then
 fi
 if [ "$chosen" = none ]; then
     set -- --kill-on-bad-exit=0 "$@"
-    # Where the ranks meet, too: all nodes see it.
-    meetings=${DCLUSTER_RUN_DIR:-$HOME/.dcluster}
-    [ -d "$meetings" ] || (umask 077 && mkdir -p "$meetings")
-    DCLUSTER_EXIT_CODE_FILE=$(mktemp "$meetings/exit-code.XXXXXX")
-    export DCLUSTER_EXIT_CODE_FILE
-    trap 'rm -f "$DCLUSTER_EXIT_CODE_FILE"' EXIT
 fi
 
+make_note
 # In the background, because a shell serves its traps only between commands; with this script's standard input.
 srun --disable-status "$@" <&0 &
 step=$!
+watch_over "$step" INT
 # Ctrl-C reaches srun by itself, which hands it to the ranks.
 trap : INT
 ended=
@@ -70,16 +69,7 @@ for signal in USR1 USR2; do
     # shellcheck disable=SC2064
     trap "kill -$signal $step 2>/dev/null || true" "$signal"
 done
-# A signal ends `wait` early: wait again until srun is gone.
-code=0
-wait "$step" || code=$?
-while kill -0 "$step" 2>/dev/null; do
-    code=0
-    wait "$step" || code=$?
-done
-if [ -s "${DCLUSTER_EXIT_CODE_FILE:-}" ]; then
-    code=$(cat "$DCLUSTER_EXIT_CODE_FILE")
-fi
+wait_for "$step"
 case $ended in
 TERM) code=143 ;;
 HUP) code=129 ;;

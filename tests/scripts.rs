@@ -4,15 +4,19 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+/// A user without rights.
+const NOBODY: u32 = 65534;
+
 const BASICS: &[&str] = &[
-    "bash", "basename", "cat", "dirname", "env", "grep", "head", "mktemp", "rm", "sed", "sleep", "sort",
-    "tail", "tr",
+    "bash", "basename", "cat", "dirname", "env", "grep", "head", "mkdir", "mktemp", "rm", "sed", "sleep",
+    "sort", "tail", "tr",
 ];
 
 /// A directory that is the whole PATH of a script.
@@ -46,6 +50,8 @@ impl Stage {
     fn command(&self, script: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(script));
         command.args(arguments).env_clear().env("PATH", self.folder.path()).env("SETUP_MORE_PATH", "");
+        // What the launchers leave there goes with this stage.
+        command.env("HOME", self.folder.path());
         command
     }
 
@@ -70,6 +76,32 @@ fn setup_without_root_names_what_is_missing_and_the_modules_to_load() {
     assert!(said.contains("make pkg-config mpicc mpirun"), "{said}");
     assert!(!said.contains(" cc ") && !said.contains("called"), "{said}");
     assert!(said.contains("module load openmpi hwloc llvm"), "{said}");
+}
+
+/// As a real user of a login node, where this test runs as root.
+#[test]
+fn setup_as_an_unprivileged_user_stops_with_the_modules_to_load() {
+    let stage = Stage::new().stand_in("apt-get", "echo called").stand_in("dnf", "echo called");
+    fs::remove_file(stage.file("id")).unwrap_or_default();
+    symlink("/usr/bin/id", stage.file("id")).expect("a link");
+    fs::set_permissions(stage.folder.path(), fs::Permissions::from_mode(0o755)).expect("a folder of ours");
+    // (The checkout may lie where only root can go.)
+    let script = stage.file("setup");
+    fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/setup"), &script).expect("a copy");
+    for purpose in ["build", "test"] {
+        let mut command = Command::new(&script);
+        command.arg(purpose).current_dir("/").env_clear().env("PATH", stage.folder.path());
+        if nix::unistd::geteuid().is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        let output = command.env("SETUP_MORE_PATH", "").output().expect("a script that starts");
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("not to be installed by this account: cc make"), "{said}");
+        assert!(said.contains("module load openmpi hwloc llvm"), "{said}");
+        assert_eq!(said.contains("module load mpich"), purpose == "test", "{said}");
+        assert_eq!(text(&output.stdout), "", "no package manager is called");
+    }
 }
 
 #[test]
@@ -156,15 +188,22 @@ fn launcher_ends_with_the_exit_code_that_rank_0_left() {
 
 #[test]
 fn launcher_hands_a_signal_to_mpirun_and_waits_for_its_end() {
-    let body = "trap 'echo warned; exit 9' TERM; echo ready; while :; do sleep 0.05; done";
-    let stage = open_mpi_that_does(body);
-    let mut launcher = stage.command("launchers/mpirun.sh", &["-n", "2", "app"]);
-    let mut launcher = launcher.stdout(Stdio::piped()).spawn().expect("a script that starts");
-    let mut lines = BufReader::new(launcher.stdout.take().expect("a pipe")).lines();
-    assert_eq!(lines.next().expect("a line").expect("text"), "ready");
-    kill(Pid::from_raw(launcher.id().cast_signed()), Signal::SIGTERM).expect("a process of ours");
-    assert_eq!(lines.next().expect("a line").expect("text"), "warned");
-    assert_eq!(launcher.wait().expect("a process of ours").code(), Some(9));
+    // A TERM goes as one that Open MPI hands on, unless the user has told it what to hand on.
+    for (own, handed_on) in [("", "XCPU"), ("SIGURG", "TERM")] {
+        let body =
+            format!("trap 'echo warned; exit 9' {handed_on}; echo ready; while :; do sleep 0.05; done");
+        let stage = open_mpi_that_does(&body);
+        let mut launcher = stage.command("launchers/mpirun.sh", &["-n", "2", "app"]);
+        if !own.is_empty() {
+            launcher.env("OMPI_MCA_ess_base_forward_signals", own);
+        }
+        let mut launcher = launcher.stdout(Stdio::piped()).spawn().expect("a script that starts");
+        let mut lines = BufReader::new(launcher.stdout.take().expect("a pipe")).lines();
+        assert_eq!(lines.next().expect("a line").expect("text"), "ready");
+        kill(Pid::from_raw(launcher.id().cast_signed()), Signal::SIGTERM).expect("a process of ours");
+        assert_eq!(lines.next().expect("a line").expect("text"), "warned");
+        assert_eq!(launcher.wait().expect("a process of ours").code(), Some(143));
+    }
 }
 
 #[test]

@@ -1,44 +1,19 @@
 //! Task libraries, built by cargo and loaded as `--tasks` does.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+#[path = "tasklib/building.rs"]
+mod building;
+
 use std::sync::Arc;
 
 use dcluster::model::{ErrorKind, Resident, Value};
 use dcluster::registry::arguments::{put_input, put_value};
 use dcluster::registry::{Arguments, Registry, TaskDefinition, library};
 
-/// Builds the sample library with this feature and copies it to `folder`.
-fn build(folder: &Path, feature: Option<&str>) -> PathBuf {
-    let mut features: Vec<&str> = feature.into_iter().collect();
-    if cfg!(feature = "mpi") {
-        features.push("dcluster/mpi");
-    }
-    if cfg!(feature = "hwloc") {
-        features.push("dcluster/hwloc");
-    }
-    // TARGET/debug/deps/this-test
-    let target = std::env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned();
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--package", "dcluster-tasklib", "--features", &features.join(",")])
-        .arg("--target-dir")
-        .arg(&target)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status()
-        .unwrap();
-    assert!(status.success(), "the sample library does not build");
-    let built = format!("{}dcluster_tasklib{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
-    let copy = folder.join(format!("lib{}.so", feature.unwrap_or("good")));
-    std::fs::copy(target.join("debug").join(built), &copy).unwrap();
-    copy
-}
-
 fn task(registry: &Registry, name: &str) -> &'static TaskDefinition {
     registry.describe().iter().find(|task| task.name == name).unwrap()
 }
 
-/// One test, as the builds share a folder.
 #[test]
 fn a_library_brings_its_tasks_and_a_wrong_one_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
@@ -53,17 +28,19 @@ fn a_library_brings_its_tasks_and_a_wrong_one_is_refused_by_name() {
     let error = registry.add_library(&text).unwrap_err().to_string();
     assert!(error.starts_with("cannot load task library"), "{error}");
 
-    let error = registry.add_library(&build(folder.path(), Some("no-tasks"))).unwrap_err().to_string();
+    let error =
+        registry.add_library(&building::library(folder.path(), Some("no-tasks"))).unwrap_err().to_string();
     assert!(error.contains("is a library without dcluster tasks"), "{error}");
 
-    let error = registry.add_library(&build(folder.path(), Some("other-abi"))).unwrap_err().to_string();
+    let error =
+        registry.add_library(&building::library(folder.path(), Some("other-abi"))).unwrap_err().to_string();
     assert!(error.contains("library: dcluster 0.0.9, rustc 1.60.0\n"), "{error}");
     assert!(error.contains(&format!("program: {}\n", library::abi())), "{error}");
     assert!(library::abi().contains("rustc 1."), "{}", library::abi());
     assert_eq!(registry.table_hash(), before);
 
-    let good = build(folder.path(), None);
-    assert_eq!(registry.add_library(&good).unwrap(), 2);
+    let good = building::library(folder.path(), None);
+    assert_eq!(registry.add_library(&good).unwrap(), 3);
     assert_ne!(registry.table_hash(), before);
     assert_eq!(registry.libraries(), std::slice::from_ref(&good));
     assert_eq!(registry.add_library(&good).unwrap(), 0, "the same library again changes nothing");

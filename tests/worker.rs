@@ -116,6 +116,7 @@ impl Cluster {
                 decided_by: DecidedBy::Plan,
                 warnings: vec![],
             },
+            machine: None,
             rank: Some(7),
             reach: Reach::Machine,
             memory_bytes_max: 1 << 30,

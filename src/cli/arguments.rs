@@ -69,7 +69,7 @@ pub struct Global {
     /// A library of tasks for the workers, such as libmine.so (repeatable)
     ///
     /// A cdylib with #[dcluster::task] functions and one dcluster::export_tasks!(), built with the same dcluster and
-    /// compiler as this program. Where the driver links dcluster, its own tasks need no library.
+    /// compiler as this program. The tasks of a driver with #[dcluster::main] need no library.
     #[arg(long, global = true, value_name = "LIBRARY", env = "DCLUSTER_TASKS", hide_env_values = true)]
     #[arg(value_delimiter = ':', value_hint = ValueHint::FilePath)]
     pub tasks: Vec<PathBuf>,
@@ -81,8 +81,8 @@ pub enum Command {
     /// Start the cluster with PROGRAM as its driver, and end with it
     ///
     /// Under mpirun or srun: rank 0 schedules and runs PROGRAM beside it, with DCLUSTER_CONNECTION_FILE set; the other
-    /// ranks work. When PROGRAM ends, all ranks end with its exit code. If PROGRAM links dcluster, the workers have its
-    /// tasks. Without a launcher the cluster is on this machine, as with dcluster local.
+    /// ranks work. When PROGRAM ends, all ranks end with its exit code. If PROGRAM has a #[dcluster::main], the workers
+    /// have its tasks. Without a launcher the cluster is on this machine, as with dcluster local.
     #[command(after_help = RUN_EXAMPLES)]
     Run(Run),
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::arguments::Global;
 use super::{explain, print, status, topo};
 use crate::client::{Client, Error};
-use crate::launch::{Exit, with_causes};
+use crate::launch::{Exit, sweep, with_causes};
 use crate::security::ConnectionFile;
 use crate::security::run_directory::{FindError, Selector, Surroundings};
 use crate::wire::client::Query;
@@ -31,6 +31,9 @@ pub(super) fn find(global: &Global) -> Result<(PathBuf, ConnectionFile), FindErr
         (Some(file), None) => Selector::Path(file.clone()),
         (None, None) => Selector::Only,
     };
+    if !matches!(selector, Selector::Path(_)) {
+        sweep::sweep();
+    }
     Surroundings::of_process().find(&selector)
 }
 
@@ -46,7 +49,14 @@ pub(super) fn status(global: &Global, workers: Option<usize>) -> i32 {
 }
 
 pub(super) fn topo(global: &Global) -> i32 {
-    answered(global, Query::Topology, topo::of_cluster)
+    let ask = |client| answer(client, Query::Topology);
+    concluded(global, ANSWER_MAX, ask, |text| {
+        let text = match serde_json::from_str(&text) {
+            Ok(answer) if global.json => topo::with_hosts(answer).to_string(),
+            _ => text,
+        };
+        show(global, &text, topo::of_cluster);
+    })
 }
 
 pub(super) fn explain(global: &Global, key: &str) -> i32 {

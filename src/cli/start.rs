@@ -12,6 +12,7 @@ use crate::launch::driver::Program;
 use crate::launch::entry::{self, LIBRARIES};
 use crate::launch::local::{self, LocalOptions, WorkerKind};
 use crate::launch::meet::{self, Meeting};
+use crate::launch::offer::Offer;
 use crate::launch::process::{self, Marker};
 use crate::launch::ranks::{self, Announcement, DriverSpec, Setup};
 use crate::launch::role::{self, Environment, Launch};
@@ -138,7 +139,8 @@ fn topo_of_ranks(launch: &Launch, env: &Environment) -> Result<Option<Vec<HostPl
     let mut met = Met::enter(launch, env)?;
     let meeting = met.meeting();
     let (rank, size) = (meeting.rank(), meeting.size());
-    let agreement = meet::agree(meeting, (rank == 0).then(Vec::new))?;
+    let offer = Offer { connection: (rank == 0).then(Vec::new), ..Offer::default() };
+    let agreement = meet::agree(meeting, offer)?;
     let placement = RankPlacement { rank, role: meet::role_of(rank, size), binding: agreement.binding };
     let hosts = gather_hosts(meeting, placement, agreement.machine)?;
     met.adjourn().finalize(FINALIZE_MAX, Exit::Success.code());
@@ -212,7 +214,7 @@ fn become_rank(program: &Program, env: &Environment, global: &Global) -> i32 {
     Exit::NotExecutable.code()
 }
 
-/// PROGRAM, found, and whether it links dcluster.
+/// PROGRAM, found, and whether its `main` is dcluster's.
 fn driver(words: &[OsString]) -> Option<(Program, Option<Marker>)> {
     let (name, arguments) = words.split_first()?;
     let Some(path) = process::find_program(name) else {

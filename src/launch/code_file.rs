@@ -1,11 +1,14 @@
-//! Rank 0's exit code in a file, for a launcher that does not hand it on.
+//! What rank 0 leaves for the launcher's script: its exit code, and which connection file is its own.
 //!
-//! Open MPI 4 ends with 0 whatever its ranks end with once it is to go on after a lost one. `launchers/mpirun.sh`
-//! therefore makes a file, names it in [`VARIABLE`], and ends with the code in it. A rank 0 that is killed leaves the
-//! code it has written at its start.
+//! Open MPI 4 ends with 0 whatever its ranks end with once it is to go on after a lost one, and Slurm may kill a step
+//! with everyone who would clean up. The scripts in `launchers/` therefore make a file, name it in [`VARIABLE`], end
+//! with the code in its first line, and remove the connection file that it names if it is still there. A rank 0 that
+//! is killed leaves the code it has written at its start.
 
 use std::fs::{File, OpenOptions};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use super::exit::Exit;
@@ -13,6 +16,9 @@ use super::role::{self, Environment};
 
 /// Names the file; it exists already.
 pub const VARIABLE: &str = "DCLUSTER_EXIT_CODE_FILE";
+
+/// The length of the first line.
+const CODE_BYTES: u64 = 4;
 
 static FILE: OnceLock<File> = OnceLock::new();
 
@@ -37,6 +43,14 @@ pub fn write(code: i32) {
     if let Some(file) = FILE.get() {
         // Nobody is left to be told.
         let _ = file.write_all_at(line(code).as_bytes(), 0);
+    }
+}
+
+/// Writes which connection file is that of this run, and the scheduler's address, by which it is known.
+pub fn write_connection(connection_file: &Path, address: &str) {
+    if let (Some(file), Ok(path)) = (FILE.get(), std::path::absolute(connection_file)) {
+        let text = [path.as_os_str().as_bytes(), address.as_bytes(), b""].join(&b'\n');
+        let _ = file.write_all_at(&text, CODE_BYTES);
     }
 }
 

@@ -27,7 +27,7 @@ const SIGINT: i32 = 2;
 /// Something rank 0 has heard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// A signal that ends the process: SIGINT, SIGTERM or SIGHUP.
+    /// A signal that ends the process, such as SIGINT or SIGTERM.
     Signal(i32),
     /// A signal that is the driver's business: SIGUSR1 or SIGUSR2.
     Forward(i32),

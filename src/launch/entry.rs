@@ -193,9 +193,9 @@ pub fn join(file: &Path, env: &Environment, setup: &Setup, threads: Option<u32>)
     };
     let planned = env.get(process::BINDING).and_then(|text| serde_json::from_str(text).ok());
     let reach = if planned.is_some() { Reach::Machine } else { Reach::network() };
-    let mut binding = match planned {
-        Some(binding) => binding,
-        None => binding_alone()?,
+    let (mut binding, machine) = match planned {
+        Some(binding) => (binding, None),
+        None => binding_alone().map(|(binding, machine)| (binding, Some(machine)))?,
     };
     if let Some(threads) = threads {
         local::with_threads(&mut binding, threads);
@@ -204,16 +204,18 @@ pub fn join(file: &Path, env: &Environment, setup: &Setup, threads: Option<u32>)
     let given = env.get(local::MEMORY).and_then(|bytes| bytes.parse().ok());
     let memory_bytes_max = given.unwrap_or_else(|| memory::of_host(env));
     let registry = ranks::registry(setup)?;
-    let plan = WorkerPlan { connection, registry, binding, rank: None, reach, memory_bytes_max };
+    let registry = Some(registry);
+    let plan = WorkerPlan { connection, registry, binding, machine, rank: None, reach, memory_bytes_max };
     let (code, _) = follow::follow(plan, (sender, receiver))?;
     Ok(code)
 }
 
-/// The binding of a worker that has its host to itself.
-fn binding_alone() -> Result<Binding, LaunchError> {
+/// The binding of a worker that has its host to itself, and the host.
+fn binding_alone() -> Result<(Binding, Machine), LaunchError> {
     let ranks = [RankRequest { local_rank: 0, role: RankRole::Worker, cpus: topology::allowed_cpus()? }];
-    let binding = topology::plan(&Machine::discover()?, &ranks).into_iter().next();
-    binding.ok_or_else(|| LaunchError::nonsense("the plan for one worker is empty"))
+    let machine = Machine::discover()?;
+    let binding = topology::plan(&machine, &ranks).into_iter().next();
+    Ok((binding.ok_or_else(|| LaunchError::nonsense("the plan for one worker is empty"))?, machine))
 }
 
 fn setup(env: &Environment) -> Setup {

@@ -10,21 +10,22 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
-use super::ending::Manner;
+use super::ending::{DRIVER_GRACE, Manner};
 use super::exit::Exit;
 use super::signals::{self, Heard};
 use super::{FINALIZE_MAX, LaunchError, with_causes};
 use crate::registry::Registry;
 use crate::security::ConnectionFile;
-use crate::topology::Binding;
-use crate::transport::tcp::Reach;
-use crate::wire::worker::Shutdown;
+use crate::topology::{Binding, Machine};
+use crate::transport::tcp::{Connector, Reach, hello};
+use crate::wire::handshake::Role;
+use crate::wire::worker::{Shutdown, ToWorkerMessage};
 use crate::worker::{self, WorkerConfig, WorkerError};
 
 /// How long the scheduler may take to be reached.
 pub const CONNECT_MAX: Duration = Duration::from_secs(8);
-/// How long a worker that got a signal waits for the scheduler to end it in order.
-const SIGNAL_GRACE: Duration = Duration::from_secs(2);
+/// How long a worker that got a signal waits for the scheduler to end it in order: the driver needs it until then.
+const SIGNAL_GRACE: Duration = DRIVER_GRACE.saturating_add(Duration::from_millis(500));
 /// How long it may then take to end by itself.
 const LEAVE_MAX: Duration = Duration::from_secs(4);
 
@@ -33,10 +34,12 @@ const LEAVE_MAX: Duration = Duration::from_secs(4);
 pub struct WorkerPlan {
     /// Its scheduler.
     pub connection: ConnectionFile,
-    /// Its tasks.
-    pub registry: Arc<Registry>,
+    /// Its tasks; without any it only stands by.
+    pub registry: Option<Arc<Registry>>,
     /// Where it runs.
     pub binding: Binding,
+    /// What the job may use of its host, if it is the one to tell.
+    pub machine: Option<Machine>,
     /// Its rank, if it has one.
     pub rank: Option<u32>,
     /// Who reaches its data port.
@@ -71,16 +74,6 @@ impl RunningWorker {
     ) -> Result<Self, LaunchError> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
-        let config = WorkerConfig {
-            scheduler: plan.connection.scheduler.clone(),
-            credentials: plan.connection.credentials,
-            registry: plan.registry,
-            binding: plan.binding,
-            rank: plan.rank,
-            reach: plan.reach,
-            memory_bytes_max: plan.memory_bytes_max,
-            connect_within: CONNECT_MAX,
-        };
         let told = async {
             match stopped.await {
                 Ok(shutdown) => shutdown,
@@ -90,7 +83,7 @@ impl RunningWorker {
         };
         thread::Builder::new()
             .name("worker".to_owned())
-            .spawn(move || notify(runtime.block_on(worker::run(config, told))))?;
+            .spawn(move || notify(runtime.block_on(run(plan, told))))?;
         Ok(Self { stop: Some(stop) })
     }
 
@@ -101,6 +94,45 @@ impl RunningWorker {
             let _ = stop.send(shutdown);
         }
     }
+}
+
+async fn run(plan: WorkerPlan, told: impl Future<Output = Shutdown>) -> Result<Shutdown, WorkerError> {
+    let Some(registry) = plan.registry else {
+        return tokio::select! {
+            end = stand_by(&plan.connection) => end,
+            shutdown = told => Ok(shutdown),
+        };
+    };
+    let config = WorkerConfig {
+        scheduler: plan.connection.scheduler.clone(),
+        credentials: plan.connection.credentials,
+        registry,
+        binding: plan.binding,
+        machine: plan.machine,
+        rank: plan.rank,
+        reach: plan.reach,
+        memory_bytes_max: plan.memory_bytes_max,
+        connect_within: CONNECT_MAX,
+    };
+    worker::run(config, told).await
+}
+
+/// A rank that cannot work waits for the end of the cluster, because many a launcher ends all ranks when one does.
+///
+/// To the scheduler it is a worker that never joins.
+async fn stand_by(connection: &ConnectionFile) -> Result<Shutdown, WorkerError> {
+    let scheduler = &connection.scheduler;
+    let connector = Connector::new(&connection.credentials, hello(Role::Worker, None))?;
+    let (mut reader, _writer) = connector.connect(scheduler, CONNECT_MAX).await?.split();
+    let lost = |source| WorkerError::SchedulerLost { scheduler: scheduler.clone(), source };
+    while reader.fill().await.map_err(|error| lost(Some(error)))? {
+        while let Some(frame) = reader.next_frame().map_err(|error| lost(Some(error)))? {
+            if let Ok(ToWorkerMessage::Shutdown(end)) = ToWorkerMessage::read(frame.opcode, &frame.body) {
+                return Ok(end);
+            }
+        }
+    }
+    Err(lost(None))
 }
 
 /// The channel of a worker's main thread, made before its signals are listened to.

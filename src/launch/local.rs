@@ -24,6 +24,7 @@ use super::ranks::{self, DriverSpec, Setup};
 use super::role::Environment;
 use super::scheduler::{BoundScheduler, RunningScheduler};
 use super::{LaunchError, leftovers, memory, process};
+use crate::scheduler::io::SchedulerConfig;
 use crate::security::{ConnectionFile, ConnectionFileGuard};
 use crate::topology::{self, Binding, Machine, RankRequest, RankRole};
 use crate::transport::tcp::Reach;
@@ -122,7 +123,8 @@ impl LocalCluster {
         setup: &Setup,
         notify: impl Fn(Notice) + Clone + Send + 'static,
     ) -> Result<Self, LaunchError> {
-        let bindings = bindings(options)?;
+        let machine = Machine::discover()?;
+        let bindings = bindings(&machine, options)?;
         let alive = Arc::new(AtomicUsize::new(bindings.len()));
         let env: Environment = std::env::vars().collect();
         let memory_bytes_max = memory::of_host(&env) / bindings.len().max(1) as u64;
@@ -130,15 +132,18 @@ impl LocalCluster {
         let scheduler = BoundScheduler::bind(&Reach::Machine, "local")?;
         let connection = scheduler.connection().clone();
         let file = scheduler.publish(setup.connection_file.as_deref())?;
-        let scheduler = scheduler.start(bindings.len() as u32, notify.clone())?;
+        let config =
+            SchedulerConfig { workers_expected: bindings.len() as u32, ..SchedulerConfig::default() };
+        let scheduler = scheduler.start(config, notify.clone())?;
         let mut cluster = Self { scheduler, connection, file, threads: Vec::new(), processes: Vec::new() };
         for (rank, binding) in (0..).zip(bindings) {
             match &options.kind {
                 WorkerKind::Threads => {
                     let plan = WorkerPlan {
                         connection: cluster.connection.clone(),
-                        registry: registry.clone(),
+                        registry: Some(registry.clone()),
                         binding,
+                        machine: (rank == 0).then(|| machine.clone()),
                         rank: Some(rank),
                         reach: Reach::Machine,
                         memory_bytes_max,
@@ -147,9 +152,10 @@ impl LocalCluster {
                 }
                 WorkerKind::Processes(program) => {
                     let (alive, notify) = (Arc::clone(&alive), notify.clone());
+                    let scheduler = cluster.scheduler.clone();
                     let on_end = move |code| {
                         tracing::debug!(rank, code, "worker process ended");
-                        if alive.fetch_sub(1, Ordering::AcqRel) == 1 {
+                        if alive.fetch_sub(1, Ordering::AcqRel) == 1 && !scheduler.is_stopping() {
                             notify(Notice::WorkersLost);
                         }
                     };
@@ -216,7 +222,7 @@ pub fn lead_alone(setup: &Setup) -> Result<i32, LaunchError> {
     let file = scheduler.publish(setup.connection_file.as_deref())?;
     let guard = Arc::new(Guard::start(file.path())?);
     let ended = sender.clone();
-    let scheduler = scheduler.start(0, move |notice| drop(ended.send(notice)))?;
+    let scheduler = scheduler.start(SchedulerConfig::default(), move |notice| drop(ended.send(notice)))?;
     ranks::announce(setup.announcement, &connection, file.path(), 0);
     let close_door = Box::new(move || drop(file));
     let (code, manner) =
@@ -317,13 +323,12 @@ pub(super) fn log_end(end: Result<Shutdown, WorkerError>) {
 }
 
 /// The share of each worker.
-fn bindings(options: &LocalOptions) -> Result<Vec<Binding>, LaunchError> {
-    let machine = Machine::discover()?;
+fn bindings(machine: &Machine, options: &LocalOptions) -> Result<Vec<Binding>, LaunchError> {
     let count = options.workers.unwrap_or_else(|| machine.numa_nodes().count().max(1) as u32);
     let cpus = topology::allowed_cpus()?;
     let request = |rank| RankRequest { local_rank: rank, role: RankRole::Worker, cpus: cpus.clone() };
     let requests: Vec<RankRequest> = (0..count).map(request).collect();
-    let mut bindings = topology::plan(&machine, &requests);
+    let mut bindings = topology::plan(machine, &requests);
     if let Some(threads) = options.threads {
         bindings.iter_mut().for_each(|binding| with_threads(binding, threads));
     }
@@ -347,14 +352,14 @@ mod tests {
     #[test]
     fn each_worker_gets_the_threads_it_was_asked_for() {
         let options = LocalOptions { workers: Some(3), threads: Some(5), kind: WorkerKind::Threads };
-        let bindings = bindings(&options).unwrap();
+        let bindings = bindings(&Machine::discover().unwrap(), &options).unwrap();
         assert_eq!(bindings.len(), 3);
         assert!(bindings.iter().all(|binding| binding.threads() == 5));
     }
 
     #[test]
     fn without_numbers_all_cores_have_a_thread() {
-        let bindings = bindings(&LocalOptions::default()).unwrap();
+        let bindings = bindings(&Machine::discover().unwrap(), &LocalOptions::default()).unwrap();
         let threads: usize = bindings.iter().map(Binding::threads).sum();
         assert_eq!(threads, Machine::discover().unwrap().cores().count());
     }

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::LaunchError;
+use super::offer::{self, Offer, Tasks, TurnedAway};
 use crate::topology::{self, Binding, CpuSet, Machine, RankRequest, RankRole};
 
 /// The ranks of one launch, coming together before any thread runs.
@@ -32,6 +33,7 @@ struct Greeting {
     cpus: CpuSet,
     /// The connection file's content; from rank 0 only.
     connection: Option<Vec<u8>>,
+    tasks: Tasks,
 }
 
 /// What a rank is for, by its number.
@@ -56,16 +58,19 @@ pub struct Agreement {
     pub workers_on_host: u32,
     /// What the first rank of each host sees of it; None on the other ranks.
     pub machine: Option<Machine>,
+    /// Ranks that cannot work; the same list on all ranks.
+    pub turned_away: Vec<TurnedAway>,
 }
 
-/// Meets the other ranks; rank 0 brings the `connection`.
+/// Meets the other ranks.
 ///
 /// # Errors
 /// [`LaunchError`] if the others do not come, make no sense, or the machine cannot be read.
-pub fn agree(meeting: &mut dyn Meeting, connection: Option<Vec<u8>>) -> Result<Agreement, LaunchError> {
+pub fn agree(meeting: &mut dyn Meeting, offer: Offer) -> Result<Agreement, LaunchError> {
     let role = role_of(meeting.rank(), meeting.size());
     let cpus = topology::allowed_cpus()?;
-    let mine = Greeting { host: crate::topology::host_name(), role, cpus: cpus.clone(), connection };
+    let Offer { connection, tasks } = offer;
+    let mine = Greeting { host: crate::topology::host_name(), role, cpus: cpus.clone(), connection, tasks };
     let bytes = serde_json::to_vec(&mine).map_err(LaunchError::nonsense)?;
     let greetings = meeting
         .all_gather("greeting", &bytes)?
@@ -77,9 +82,11 @@ pub fn agree(meeting: &mut dyn Meeting, connection: Option<Vec<u8>>) -> Result<A
     let works = |rank: &&usize| greetings[**rank].role != RankRole::Scheduler;
     let workers_on_host = neighbours.iter().filter(works).count().max(1) as u32;
     let (binding, machine) = share_host(meeting, &greetings, &neighbours)?;
+    let offers = greetings.iter().map(|greeting| (greeting.host.as_str(), &greeting.tasks));
+    let turned_away = offer::turned_away(offers);
     let connection = greetings.into_iter().next().and_then(|greeting| greeting.connection);
     let connection = connection.ok_or_else(|| LaunchError::nonsense("rank 0 named no address"))?;
-    Ok(Agreement { connection, binding, cpus_at_start: cpus, workers_on_host, machine })
+    Ok(Agreement { connection, binding, cpus_at_start: cpus, workers_on_host, machine, turned_away })
 }
 
 /// The ranks on `host`, in order; the position is the local rank.
@@ -154,7 +161,8 @@ mod tests {
         let (board, barrier) = (Board::default(), Arc::new(Barrier::new(size as usize)));
         let rank = |rank| {
             let mut room = Room { rank, size, board: board.clone(), barrier: barrier.clone() };
-            std::thread::spawn(move || agree(&mut room, (rank == 0).then(|| b"door".to_vec())).unwrap())
+            let offer = Offer { connection: (rank == 0).then(|| b"door".to_vec()), tasks: Tasks::None };
+            std::thread::spawn(move || agree(&mut room, offer).unwrap())
         };
         let threads: Vec<_> = (0..size).map(rank).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -180,6 +188,7 @@ mod tests {
             role: RankRole::Worker,
             cpus: CpuSet::default(),
             connection: None,
+            tasks: Tasks::None,
         };
         let greetings = [on("a"), on("b"), on("a")];
         assert_eq!(neighbours(&greetings, "a"), [0, 2]);

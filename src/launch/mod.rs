@@ -24,12 +24,15 @@ pub mod meet;
 pub mod memory;
 #[cfg(feature = "mpi")]
 pub mod mpi;
+pub mod offer;
 mod outcome;
+pub mod output;
 pub mod process;
 pub mod ranks;
 pub mod role;
 pub mod scheduler;
 pub mod signals;
+pub mod sweep;
 #[cfg(feature = "mpi")]
 mod watchdog;
 pub mod way;
@@ -41,6 +44,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::registry::RegistryError;
+use crate::security::FindError;
 use crate::topology::TopologyError;
 
 pub use entry::{main_async, main_blocking};
@@ -71,6 +75,9 @@ pub enum LaunchError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is no directory in which ranks could meet.
+    #[error("the ranks have nowhere to meet")]
+    Nowhere(#[source] FindError),
     /// Other ranks did not come.
     #[error(
         "rank {rank} waited in {} and did not hear from rank {missing}: check that all nodes share this directory, or \
@@ -106,6 +113,12 @@ pub enum LaunchError {
     /// The task table or a task library is of no use.
     #[error("cannot set up the tasks")]
     Tasks(#[from] RegistryError),
+    /// No rank has tasks that it can run.
+    #[error("no rank can work: {reasons}")]
+    NoWorker {
+        /// Why each is turned away.
+        reasons: String,
+    },
     /// Signal handlers or threads cannot be set up.
     #[error("cannot set up this process")]
     Process(#[from] io::Error),

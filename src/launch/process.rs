@@ -1,6 +1,6 @@
 //! Child processes: an environment without the launcher's variables, programs that link dcluster, worker processes.
 //!
-//! A program that links dcluster carries a section `.dcluster` in its file; [`Marker::of`] reads it, so that
+//! A program that calls dcluster's `main` carries a section `.dcluster` in its file; [`Marker::of`] reads it, so that
 //! `dcluster run -- PROGRAM` can make workers of PROGRAM itself, with its tasks.
 
 #![allow(unsafe_code)] // a link section, and the step between fork and exec
@@ -30,13 +30,14 @@ const MARK: [u8; 8] = *b"1 mpi\0\0\0";
 #[cfg(not(feature = "mpi"))]
 const MARK: [u8; 8] = *b"1 files\0";
 
-/// In every program that links dcluster and calls its `main`.
-#[used]
+/// In every program that calls dcluster's `main`; in others, such as a client with a `main` of its own, nothing refers
+/// to it and the linker leaves it out.
 // SAFETY: the section holds only this constant, and nothing but `Marker::of` reads it.
 #[unsafe(link_section = ".dcluster")]
 static MARKER: [u8; 8] = MARK;
 
 /// Keeps the marker in the program of whoever calls this.
+#[inline(never)]
 pub fn keep_marker() {
     std::hint::black_box(&MARKER);
 }
@@ -54,7 +55,7 @@ impl Marker {
     /// What this very program has.
     pub const OWN: Self = if cfg!(feature = "mpi") { Self::Mpi } else { Self::Files };
 
-    /// Reads the marker of the program at `path`; None for scripts and programs that do not link dcluster.
+    /// Reads the marker of the program at `path`; None for scripts and programs that do not call dcluster's `main`.
     pub fn of(path: &Path) -> Option<Self> {
         match elf_section(path, b".dcluster")?.get(..5)? {
             b"1 mpi" => Some(Self::Mpi),

@@ -14,14 +14,16 @@ use super::guard::Guard;
 use super::lead::{DriverPlan, Lead};
 use super::local::{self, Post, WorkerProcess};
 use super::meet::{Agreement, agree};
+use super::offer::{self, Offer, Tasks};
 use super::role::{Environment, Launch};
 use super::scheduler::BoundScheduler;
 use super::signals::{self, Heard, Scope};
 use super::way::{Met, Over};
-use super::{LaunchError, leftovers, memory};
-use crate::registry::Registry;
+use super::{FINALIZE_MAX, LaunchError, leftovers, memory};
+use crate::registry::{Registry, RegistryError};
+use crate::scheduler::io::SchedulerConfig;
 use crate::security::ConnectionFile;
-use crate::topology::{self, Binding};
+use crate::topology::{self, Binding, Place};
 use crate::transport::tcp::Reach;
 
 /// What the processes of a cluster are started with.
@@ -56,7 +58,7 @@ pub type Body = Box<dyn FnOnce(PathBuf) -> i32 + Send>;
 pub enum DriverSpec {
     /// Clients that attach.
     Nobody,
-    /// A program; `works` if it links dcluster, so that its processes can be the workers.
+    /// A program; `works` if its `main` is dcluster's, so that its processes can be the workers.
     Program {
         /// What to start.
         program: Program,
@@ -86,19 +88,36 @@ pub fn lead(
     let mut met = Met::enter(launch, env)?;
     let size = met.meeting().size();
     let bytes = serde_json::to_vec(&connection).map_err(LaunchError::nonsense)?;
-    let agreement = agree(met.meeting(), Some(bytes))?;
+    let agreement = agree(met.meeting(), Offer { connection: Some(bytes), tasks: Tasks::None })?;
     let over = met.adjourn();
     bind(&agreement.binding, Voice::of(&agreement));
+    let workers = workers(size, &agreement);
+    if let Err(error) = turn_away(workers, &agreement) {
+        return Ok(finish(over, report(&error), Manner::InOrder { within: FINALIZE_MAX }));
+    }
 
+    let place = Place { binding: agreement.binding.clone(), machine: agreement.machine.clone() };
+    let config = SchedulerConfig {
+        workers_expected: size.max(2) - 1,
+        standing_by: agreement.turned_away.len() as u32,
+        place: (size > 1).then_some(place),
+        ..SchedulerConfig::default()
+    };
     let file = scheduler.publish(setup.connection_file.as_deref())?;
     let guard = Arc::new(Guard::start(file.path())?);
     let ended = sender.clone();
-    let scheduler = scheduler.start(size.max(2) - 1, move |notice| drop(ended.send(notice)))?;
+    let scheduler = scheduler.start(config, move |notice| drop(ended.send(notice)))?;
     let mut crew = Crew::default();
     if size == 1 {
-        crew = Crew::hire(&driver, &agreement, env, setup, (&connection, file.path()), &sender)?;
+        let (ended, stopped) = (sender.clone(), scheduler.clone());
+        let lost = move || {
+            if !stopped.is_stopping() {
+                drop(ended.send(Notice::WorkersLost));
+            }
+        };
+        crew = Crew::hire(&driver, &agreement, env, setup, (&connection, file.path()), lost)?;
     }
-    announce(setup.announcement, &connection, file.path(), if size == 1 { 1 } else { size - 1 });
+    announce(setup.announcement, &connection, file.path(), workers);
     let plan = plan(driver, file.path());
     let close_door = Box::new(move || drop(file));
     let cpus = agreement.cpus_at_start;
@@ -119,30 +138,54 @@ pub fn follow(launch: &Launch, env: &Environment, setup: &Setup) -> Result<i32, 
     let (sender, receiver) = follow::notices();
     let heard = sender.clone();
     signals::listen(Scope::Ending, move |signal| drop(heard.send(WorkerNotice::Signal(signal))))?;
-    let registry = registry(setup)?;
+    let registry = registry(setup);
     let mut met = Met::enter(launch, env)?;
-    let agreement = agree(met.meeting(), None)?;
+    let size = met.meeting().size();
+    let agreement = agree(met.meeting(), Offer { connection: None, tasks: Tasks::of(&registry) })?;
     let over = met.adjourn();
+    if workers(size, &agreement) == 0 {
+        // Rank 0 says so for all.
+        return Ok(finish(over, Exit::Launch.code(), Manner::InOrder { within: FINALIZE_MAX }));
+    }
     bind(&agreement.binding, Voice::of(&agreement));
     let connection: ConnectionFile =
         serde_json::from_slice(&agreement.connection).map_err(LaunchError::nonsense)?;
+    let takes_part = agreement.turned_away.iter().all(|one| one.rank != launch.rank);
     let plan = WorkerPlan {
         connection,
-        registry,
+        registry: registry.ok().filter(|_| takes_part),
         rank: Some(launch.rank),
         reach: Reach::network(),
         memory_bytes_max: memory::of_host(env) / u64::from(agreement.workers_on_host),
         binding: agreement.binding,
+        machine: agreement.machine,
     };
     let (code, manner) = follow::follow(plan, (sender, receiver))?;
     Ok(finish(over, code, manner))
 }
 
+/// How many ranks of `size` work.
+fn workers(size: u32, agreement: &Agreement) -> u32 {
+    if size == 1 { 1 } else { size - 1 - agreement.turned_away.len() as u32 }
+}
+
+/// Says on rank 0 which ranks do not work, and why.
+fn turn_away(workers: u32, agreement: &Agreement) -> Result<(), LaunchError> {
+    let sentences = offer::in_words(&agreement.turned_away);
+    if workers == 0 {
+        return Err(LaunchError::NoWorker { reasons: sentences.join("; ") });
+    }
+    for sentence in sentences {
+        tracing::warn!(workers, "turned away, the others run on: {sentence}");
+    }
+    Ok(())
+}
+
 /// The tasks of this program and of its libraries.
 ///
 /// # Errors
-/// [`LaunchError::Tasks`] if two tasks are in each other's way, or a library is of no use.
-pub fn registry(setup: &Setup) -> Result<Arc<Registry>, LaunchError> {
+/// `RegistryError` if two tasks are in each other's way, or a library is of no use.
+pub fn registry(setup: &Setup) -> Result<Arc<Registry>, RegistryError> {
     let mut registry = Registry::load()?;
     // An empty DCLUSTER_TASKS names one library without a name.
     for library in setup.libraries.iter().filter(|path| !path.as_os_str().is_empty()) {
@@ -166,23 +209,23 @@ impl Crew {
         env: &Environment,
         setup: &Setup,
         (connection, connection_file): (&ConnectionFile, &std::path::Path),
-        notify: &std::sync::mpsc::Sender<Notice>,
+        lost: impl FnOnce() + Send + 'static,
     ) -> Result<Self, LaunchError> {
         let memory_bytes_max = memory::of_host(env);
         let binding = agreement.binding.clone();
         if let DriverSpec::Program { program, works: true } = driver {
             let post = Post { program: &program.path, connection_file, setup, memory_bytes_max };
-            let notify = notify.clone();
             let worker = WorkerProcess::start(&post, &binding, move |code| {
                 tracing::debug!(code, "the worker process ended");
-                drop(notify.send(Notice::WorkersLost));
+                lost();
             })?;
             return Ok(Self { processes: vec![worker], worker: None });
         }
         let plan = WorkerPlan {
             connection: connection.clone(),
-            registry: registry(setup)?,
+            registry: Some(registry(setup)?),
             binding,
+            machine: agreement.machine.clone(),
             rank: Some(0),
             reach: Reach::network(),
             memory_bytes_max,

@@ -10,8 +10,8 @@ use std::thread;
 
 use tokio::runtime::{Builder, Runtime};
 
-use super::LaunchError;
 use super::ending::Notice;
+use super::{LaunchError, code_file, sweep};
 use crate::scheduler::io::{SchedulerConfig, StopHandle, serve};
 use crate::security::run_directory::Surroundings;
 use crate::security::{ConnectionFile, ConnectionFileGuard, Credentials};
@@ -63,25 +63,27 @@ impl BoundScheduler {
         let failed = |error: &dyn std::error::Error| LaunchError::ConnectionFile(super::with_causes(error));
         let path = match path {
             Some(path) => path.to_owned(),
-            None => default_path().map_err(|error| failed(&error))?,
+            None => {
+                // A look at clusters on other nodes may take a second.
+                thread::Builder::new().name("sweep".to_owned()).spawn(sweep::sweep)?;
+                default_path().map_err(|error| failed(&error))?
+            }
         };
         let guard = self.connection.write(&path).map_err(|error| failed(&error))?;
         super::leftovers::add(guard.path());
+        code_file::write_connection(guard.path(), &self.connection.scheduler);
         Ok(guard)
     }
 
     /// Starts to answer; `notify` hears of its end.
     ///
-    /// `workers_expected` are on their way: an early end waits for them, so that each hears of it.
-    ///
     /// # Errors
     /// If the thread cannot be started.
     pub fn start(
         self,
-        workers_expected: u32,
+        config: SchedulerConfig,
         notify: impl FnOnce(Notice) + Send + 'static,
     ) -> Result<RunningScheduler, LaunchError> {
-        let config = SchedulerConfig { workers_expected, ..SchedulerConfig::default() };
         let (stop, workers_lost) = (config.stop.clone(), Arc::clone(&config.workers_lost));
         let run = move || {
             let shutdown = self.runtime.block_on(serve(self.listener, config));
@@ -96,6 +98,11 @@ impl RunningScheduler {
     /// Ends the cluster, all ranks with this code.
     pub fn stop(&self, code: i32, reason: String) {
         self.stop.stop(Shutdown { reason, code });
+    }
+
+    /// Whether it was stopped, after which workers leave one by one.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.stopped().is_some()
     }
 
     /// Whether a worker left before the end.

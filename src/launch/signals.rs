@@ -18,7 +18,7 @@ static HEEDED: AtomicBool = AtomicBool::new(false);
 /// A signal that dcluster acts on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heard {
-    /// SIGINT, SIGTERM or SIGHUP: the process is to end.
+    /// SIGINT, SIGTERM, SIGHUP or SIGXCPU: the process is to end.
     End(i32),
     /// SIGUSR1 or SIGUSR2: for the driver.
     Forward(i32),
@@ -58,6 +58,8 @@ struct Signals {
     hangup: Signal,
     interrupt: Signal,
     terminate: Signal,
+    /// SIGXCPU, which Open MPI's `mpirun` hands to the ranks without a second thought, unlike the others.
+    limit: Signal,
     user: Option<(Signal, Signal)>,
 }
 
@@ -73,6 +75,7 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            limit: signal(SignalKind::from_raw(libc::SIGXCPU))?,
             user,
         })
     }
@@ -84,6 +87,7 @@ impl Signals {
                     _ = self.hangup.recv() => Heard::End(libc::SIGHUP),
                     _ = self.interrupt.recv() => Heard::End(libc::SIGINT),
                     _ = self.terminate.recv() => Heard::End(libc::SIGTERM),
+                    _ = self.limit.recv() => Heard::End(libc::SIGXCPU),
                     _ = first.recv() => Heard::Forward(libc::SIGUSR1),
                     _ = second.recv() => Heard::Forward(libc::SIGUSR2),
                 },
@@ -91,6 +95,7 @@ impl Signals {
                     _ = self.hangup.recv() => Heard::End(libc::SIGHUP),
                     _ = self.interrupt.recv() => Heard::End(libc::SIGINT),
                     _ = self.terminate.recv() => Heard::End(libc::SIGTERM),
+                    _ = self.limit.recv() => Heard::End(libc::SIGXCPU),
                 },
             };
             if let Heard::End(number) = heard

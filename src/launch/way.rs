@@ -3,7 +3,7 @@
 //! A launcher and an MPI library that do not speak the same PMI give N processes that each believe to be alone. That is
 //! detected here, said once, and answered by meeting through files.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 #[cfg(feature = "mpi")]
@@ -14,9 +14,8 @@ use super::role::{Environment, Launch, Launcher};
 #[cfg(feature = "mpi")]
 use super::watchdog::Watchdog;
 use super::{LaunchError, process};
+use crate::security::Surroundings;
 
-/// Where ranks meet that cannot use MPI; the parent of one directory per launch.
-pub const DIRECTORY: &str = "DCLUSTER_RUN_DIR";
 /// Seconds that ranks wait for each other.
 pub const TIMEOUT: &str = "DCLUSTER_LAUNCH_TIMEOUT";
 /// How much longer other ranks wait than rank 0, which says what is wrong and whose end ends them.
@@ -136,7 +135,7 @@ impl Met {
         let _ = way;
         let size =
             launch.size.ok_or_else(|| LaunchError::nonsense("the launcher does not say how many ranks"))?;
-        let directory = directory(launch, env);
+        let directory = directory(launch)?;
         #[cfg(feature = "mpi")]
         if let Some(world) = &met.world
             && launch.rank == 0
@@ -198,17 +197,30 @@ impl Over {
     }
 }
 
-/// Where this user's runs leave what other processes look for.
-pub fn run_directory(env: &Environment) -> PathBuf {
-    match (env.get(DIRECTORY), env.get("HOME")) {
-        (Some(directory), _) => PathBuf::from(directory),
-        (None, Some(home)) if Path::new(home).is_absolute() => Path::new(home).join(".dcluster"),
-        _ => std::env::temp_dir().join(format!("dcluster-{}", nix::unistd::geteuid())),
-    }
+/// Where the ranks of `launch` meet without MPI.
+fn directory(launch: &Launch) -> Result<PathBuf, LaunchError> {
+    let parent = Surroundings::of_process().directory().map_err(LaunchError::Nowhere)?;
+    Ok(parent.join("meetings").join(&launch.run))
 }
 
-fn directory(launch: &Launch, env: &Environment) -> PathBuf {
-    run_directory(env).join("meetings").join(&launch.run)
+/// Ends this rank if the ranks have not met over MPI in time. Rank 0 speaks for all.
+#[cfg(feature = "mpi")]
+fn watch(launch: &Launch, within: Duration) -> Result<Watchdog, LaunchError> {
+    let rank = launch.rank;
+    let grace = if rank == 0 { Duration::ZERO } else { OTHERS_GRACE };
+    let watchdog = Watchdog::start(within + grace, Exit::Launch.code(), move || {
+        let what = "the ranks did not meet over MPI";
+        let seconds = within.as_secs();
+        match rank {
+            0 => tracing::error!(
+                "{what} within {seconds} s: one of them did not start, or the network between them does not connect \
+                 ({}); {TIMEOUT} sets the seconds to wait",
+                super::mpi::library(),
+            ),
+            _ => tracing::debug!("{what} within {seconds} s, and rank 0 has not ended this one"),
+        }
+    });
+    Ok(watchdog?)
 }
 
 /// Ends this rank if the ranks have not met over MPI in time. Rank 0 speaks for all.

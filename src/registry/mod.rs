@@ -131,7 +131,9 @@ impl Registry {
     pub fn add_library(&mut self, path: &Path) -> Result<usize, RegistryError> {
         let tasks = library::open(path)?;
         // Built-in tasks are linked into every library as well, and a library may be named twice.
-        let is_known = |task: &TaskDefinition| self.tasks.iter().any(|known| std::ptr::eq(*known, task));
+        // A driver may link the crate of the library too: the same function in another binary is no other task.
+        let place = |task: &TaskDefinition| (task.id, task.file, task.line);
+        let is_known = |task: &TaskDefinition| self.tasks.iter().any(|known| place(known) == place(task));
         let is_own = |task: &&TaskDefinition| !task.name.starts_with("dcluster::") && !is_known(task);
         let own: Vec<_> = tasks.iter().copied().filter(is_own).collect();
         let count = own.len();

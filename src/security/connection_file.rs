@@ -205,6 +205,11 @@ impl ConnectionFile {
         parse(&content, path)
     }
 
+    /// Removes the file at `path` if it is still that of this run; whether it was.
+    pub fn remove(&self, path: &Path) -> io::Result<bool> {
+        remove(path, &self.credentials)
+    }
+
     /// What to tell a user who found this file at `path`, but no scheduler behind it.
     pub fn describe_stale(&self, path: &Path, error: &io::Error) -> String {
         format!(
@@ -229,17 +234,23 @@ impl ConnectionFileGuard {
 
 impl Drop for ConnectionFileGuard {
     fn drop(&mut self) {
-        match ConnectionFile::load(&self.path) {
-            Ok(file) if file.credentials == self.credentials => {
-                if let Err(error) = fs::remove_file(&self.path) {
-                    tracing::warn!(%error, path = %self.path.display(), "cannot remove the connection file");
-                }
-            }
-            Ok(_) => {
-                tracing::debug!(path = %self.path.display(), "the connection file is another run's; it stays");
-            }
-            Err(ConnectionFileError::Missing { .. }) => {}
-            Err(error) => tracing::warn!(%error, "the connection file is not ours any more; it stays"),
+        if let Err(error) = remove(&self.path, &self.credentials) {
+            tracing::warn!(%error, path = %self.path.display(), "cannot remove the connection file");
+        }
+    }
+}
+
+fn remove(path: &Path, credentials: &Credentials) -> io::Result<bool> {
+    match ConnectionFile::load(path) {
+        Ok(file) if file.credentials == *credentials => fs::remove_file(path).map(|()| true),
+        Ok(_) => {
+            tracing::debug!(path = %path.display(), "the connection file is another run's; it stays");
+            Ok(false)
+        }
+        Err(ConnectionFileError::Missing { .. }) => Ok(false),
+        Err(error) => {
+            tracing::warn!(%error, "the connection file is not ours any more; it stays");
+            Ok(false)
         }
     }
 }

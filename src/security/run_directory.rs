@@ -1,9 +1,9 @@
-//! Where connection files lie, and how a client finds the one it means.
+//! The one directory of a user's clusters: where connection files lie, and where ranks meet that cannot use MPI.
 //!
-//! A cluster in a batch job writes to the home directory: login and compute nodes share it, while
-//! `$XDG_RUNTIME_DIR` is local to a node. Outside a job the cluster is on this machine and
-//! `$XDG_RUNTIME_DIR` goes first, since it is emptied at log-out. A client looks in both.
-//! `$DCLUSTER_RUN_DIR` replaces both. The environment is read once into [`Surroundings`].
+//! It is `$DCLUSTER_RUN_DIR`, else `~/.dcluster`. Login and compute nodes share the home directory, so a client on any
+//! of them finds the cluster; a directory of one node, such as `$XDG_RUNTIME_DIR`, would be lost on the others, and at
+//! log-out while the cluster runs on. A cluster that listens on the loopback interface only is passed over on other
+//! hosts. The environment is read once into [`Surroundings`].
 
 use std::ffi::OsStr;
 use std::fs;
@@ -14,10 +14,11 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::connection_file::{ConnectionFile, ConnectionFileError};
+use crate::topology;
 
 /// Names the file that a client is to use when nobody says another.
 pub const CONNECTION_FILE_VARIABLE: &str = "DCLUSTER_CONNECTION_FILE";
-/// Names the directory of connection files.
+/// Names the directory.
 pub const RUN_DIR_VARIABLE: &str = "DCLUSTER_RUN_DIR";
 /// Where the batch systems say which job this is.
 const JOB_VARIABLES: [&str; 4] = ["SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID"];
@@ -30,8 +31,6 @@ const LOOK_MAX: Duration = Duration::from_secs(1);
 pub struct Surroundings {
     /// `$DCLUSTER_RUN_DIR`.
     pub run_directory: Option<PathBuf>,
-    /// `$XDG_RUNTIME_DIR`, if it exists.
-    pub runtime_directory: Option<PathBuf>,
     /// The user's home.
     pub home: Option<PathBuf>,
     /// The batch job that this process is part of.
@@ -61,21 +60,25 @@ pub enum FindError {
     #[error("there is no home directory; set DCLUSTER_RUN_DIR to a directory that is yours alone")]
     Nowhere,
     /// The job has none.
-    #[error("no connection file of job {job} in {directories}; is it running, and did it start a cluster?")]
+    #[error(
+        "no connection file of job {job} in {}; is it running, and did it start a cluster?",
+        directory.display()
+    )]
     NoJob {
         /// The job.
         job: String,
         /// Where it was looked for.
-        directories: String,
+        directory: PathBuf,
     },
     /// No cluster is running.
     #[error(
-        "no running cluster found in {directories}{stale}; start one, e.g. `mpirun -n 4 dcluster`, or name its \
-         connection file with --connect FILE or DCLUSTER_CONNECTION_FILE"
+        "no running cluster found in {}{stale}; start one, e.g. `mpirun -n 4 dcluster`, or name its \
+         connection file with --connect FILE or DCLUSTER_CONNECTION_FILE",
+        directory.display()
     )]
     None {
         /// Where it was looked for.
-        directories: String,
+        directory: PathBuf,
         /// Files whose scheduler does not answer, as part of a sentence.
         stale: String,
     },
@@ -94,7 +97,6 @@ impl Surroundings {
         let text = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         Self {
             run_directory: path(RUN_DIR_VARIABLE),
-            runtime_directory: path("XDG_RUNTIME_DIR").filter(|directory| directory.is_dir()),
             home: path("HOME").or_else(home_of_user),
             job_id: JOB_VARIABLES.into_iter().find_map(text),
             connection_file: path(CONNECTION_FILE_VARIABLE),
@@ -107,19 +109,26 @@ impl Surroundings {
             Some(job) => file_name(job),
             None => file_name(&format!("pid-{host}-{pid}")),
         };
-        let directory = self.directories().into_iter().next().ok_or(FindError::Nowhere)?;
-        Ok(directory.join(name))
+        Ok(self.directory()?.join(name))
     }
 
-    /// Where connection files may lie, the likeliest first.
-    pub fn directories(&self) -> Vec<PathBuf> {
-        if let Some(directory) = &self.run_directory {
-            return vec![directory.clone()];
-        }
-        let runtime = self.runtime_directory.as_ref().map(|directory| directory.join("dcluster"));
-        let home = self.home.as_ref().map(|directory| directory.join(".dcluster/run"));
-        let ordered = if self.job_id.is_some() { [home, runtime] } else { [runtime, home] };
-        ordered.into_iter().flatten().collect()
+    /// The directory; who writes to it makes it.
+    ///
+    /// # Errors
+    /// [`FindError::Nowhere`] if this user has no home.
+    pub fn directory(&self) -> Result<PathBuf, FindError> {
+        let in_home = || self.home.as_ref().map(|home| home.join(".dcluster"));
+        self.run_directory.clone().or_else(in_home).ok_or(FindError::Nowhere)
+    }
+
+    /// Files of this user at whose address nobody listens.
+    pub fn unanswered(&self) -> Vec<(PathBuf, ConnectionFile)> {
+        let Ok(directory) = self.directory() else { return Vec::new() };
+        let good = |path: PathBuf| Some((ConnectionFile::load(&path).ok()?, path));
+        let found = files_in(&directory).into_iter().filter_map(good).map(|(file, path)| (path, file));
+        let (_, silent): (Vec<_>, Vec<_>) =
+            answering(found.collect()).into_iter().partition(|(_, answers)| *answers);
+        silent.into_iter().map(|(found, _)| found).collect()
     }
 
     /// Finds the connection file that `selector` means.
@@ -131,7 +140,7 @@ impl Surroundings {
             Selector::Path(path) => load(path),
             Selector::Job(job) => self.of_job(job)?.ok_or_else(|| FindError::NoJob {
                 job: job.clone(),
-                directories: listed(&self.directories()),
+                directory: self.directory().unwrap_or_default(),
             }),
             Selector::Only => self.only(),
         }
@@ -146,27 +155,20 @@ impl Surroundings {
         {
             return Ok(found);
         }
-        let directories = self.directories();
-        if directories.is_empty() {
-            return Err(FindError::Nowhere);
-        }
+        let directory = self.directory()?;
         let mut found: Vec<_> =
-            directories.iter().flat_map(|directory| files_in(directory)).filter_map(load_if_good).collect();
+            files_in(&directory).into_iter().filter_map(load_if_good).filter(is_reachable).collect();
         if found.len() == 1 {
             return Ok(found.remove(0));
         }
-        one_live(found, &directories)
+        one_live(found, directory)
     }
 
     fn of_job(&self, job: &str) -> Result<Option<(PathBuf, ConnectionFile)>, FindError> {
-        let name = file_name(job);
-        for directory in self.directories() {
-            match load(&directory.join(&name)) {
-                Err(FindError::File(ConnectionFileError::Missing { .. })) => {}
-                found => return found.map(Some),
-            }
+        match load(&self.directory()?.join(file_name(job))) {
+            Err(FindError::File(ConnectionFileError::Missing { .. })) => Ok(None),
+            found => found.map(Some),
         }
-        Ok(None)
     }
 }
 
@@ -214,9 +216,15 @@ fn load_if_good(path: PathBuf) -> Option<(PathBuf, ConnectionFile)> {
     }
 }
 
+/// Whether the cluster of a file could be reached from this host: not one on another host's loopback interface.
+fn is_reachable((_, file): &(PathBuf, ConnectionFile)) -> bool {
+    let on_loopback = file.scheduler.starts_with("127.") || file.scheduler.starts_with("[::1]");
+    !on_loopback || file.host == topology::host_name()
+}
+
 fn one_live(
     found: Vec<(PathBuf, ConnectionFile)>,
-    directories: &[PathBuf],
+    directory: PathBuf,
 ) -> Result<(PathBuf, ConnectionFile), FindError> {
     let (mut live, stale): (Vec<_>, Vec<_>) = answering(found).into_iter().partition(|(_, answers)| *answers);
     if live.len() == 1 {
@@ -228,7 +236,7 @@ fn one_live(
             [] => String::new(),
             paths => format!(" (nothing answers behind {}; remove what is left over)", listed(paths)),
         };
-        return Err(FindError::None { directories: listed(directories), stale });
+        return Err(FindError::None { directory, stale });
     }
     let line = |(path, file): &(PathBuf, ConnectionFile)| {
         format!("\n  {} ({} at {})", path.display(), file.name, file.scheduler)

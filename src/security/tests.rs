@@ -236,24 +236,34 @@ fn a_stale_file_is_described_with_what_to_do() {
 }
 
 fn surroundings(root: &Path) -> Surroundings {
-    Surroundings {
-        runtime_directory: Some(root.join("runtime")),
-        home: Some(root.join("home")),
-        ..Surroundings::default()
-    }
+    Surroundings { home: Some(root.join("home")), ..Surroundings::default() }
 }
 
 #[test]
-fn in_a_job_the_shared_home_goes_first_elsewhere_the_runtime_directory() {
-    let root = Path::new("/r");
-    let alone = surroundings(root);
-    let path = alone.default_path("n1", 42).unwrap();
-    assert_eq!(path, Path::new("/r/runtime/dcluster/pid-n1-42.json"));
+fn everything_lies_in_the_home_that_all_nodes_share_unless_a_variable_says_where() {
+    let alone = surroundings(Path::new("/r"));
+    assert_eq!(alone.directory().unwrap(), Path::new("/r/home/.dcluster"));
+    assert_eq!(alone.default_path("n1", 42).unwrap(), Path::new("/r/home/.dcluster/pid-n1-42.json"));
     let job = Surroundings { job_id: Some("123[4].pbs/x".to_owned()), ..alone };
-    assert_eq!(job.default_path("n1", 42).unwrap(), Path::new("/r/home/.dcluster/run/123[4].pbs_x.json"));
+    assert_eq!(job.default_path("n1", 42).unwrap(), Path::new("/r/home/.dcluster/123[4].pbs_x.json"));
     let chosen = Surroundings { run_directory: Some("/mine".into()), ..job };
     assert_eq!(chosen.default_path("n1", 42).unwrap(), Path::new("/mine/123[4].pbs_x.json"));
     assert!(matches!(Surroundings::default().default_path("n1", 1), Err(FindError::Nowhere)));
+}
+
+#[test]
+fn a_cluster_on_the_loopback_interface_of_another_host_is_passed_over() {
+    let root = tempfile::tempdir().unwrap();
+    let here = surroundings(root.path());
+    let write = |name: &str, host: &str, address: &str| {
+        let mut file = file_at(address);
+        file.host = host.to_owned();
+        file.write(&here.directory().unwrap().join(name)).unwrap()
+    };
+    let _other = write("1.json", "another", "127.0.0.1:4711");
+    assert!(matches!(here.find(&Selector::Only), Err(FindError::None { .. })));
+    let _own = write("2.json", &crate::topology::host_name(), "127.0.0.1:4712");
+    assert_eq!(here.find(&Selector::Only).unwrap().1.scheduler, "127.0.0.1:4712");
 }
 
 #[test]
@@ -290,7 +300,9 @@ fn among_several_files_the_live_one_is_taken() {
     let root = tempfile::tempdir().unwrap();
     let here = surroundings(root.path());
     let write = |name: &str, address: &str| {
-        file_at(address).write(&root.path().join("home/.dcluster/run").join(name)).unwrap()
+        let mut file = file_at(address);
+        file.host = crate::topology::host_name();
+        file.write(&here.directory().unwrap().join(name)).unwrap()
     };
     let live = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
     let addresses = live.each_ref().map(|listener| listener.local_addr().unwrap().to_string());

@@ -1,4 +1,4 @@
-//! The name by which a rank's host is told from others.
+//! The names of this host: by which ranks tell it from others, and by which others reach it.
 
 /// The name that Slurm gives to this node where there is one, else that of the system.
 ///
@@ -8,11 +8,16 @@ pub fn host_name() -> String {
     named(std::env::var("SLURMD_NODENAME").ok())
 }
 
+/// The name that the system gives to this machine, by which others may reach it; `localhost` if it has none.
+pub fn system_name() -> String {
+    match nix::unistd::gethostname() {
+        Ok(name) if !name.is_empty() => name.to_string_lossy().into_owned(),
+        _ => "localhost".to_owned(),
+    }
+}
+
 fn named(by_slurm: Option<String>) -> String {
-    by_slurm.filter(|name| !name.is_empty()).unwrap_or_else(|| {
-        nix::unistd::gethostname()
-            .map_or_else(|_| "localhost".to_owned(), |name| name.to_string_lossy().into_owned())
-    })
+    by_slurm.filter(|name| !name.is_empty()).unwrap_or_else(system_name)
 }
 
 #[cfg(test)]

@@ -36,6 +36,15 @@ pub struct RankPlacement {
     pub binding: Binding,
 }
 
+/// Where a process of a cluster runs, as it tells the scheduler.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Place {
+    /// Its own share of the host.
+    pub binding: Binding,
+    /// What the job may use of the host, from one process of each host.
+    pub machine: Option<Machine>,
+}
+
 /// Draws every host, in the order given.
 pub fn draw(hosts: &[HostPlacement]) -> String {
     let mut text = String::new();

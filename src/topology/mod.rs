@@ -27,9 +27,9 @@ pub use binding::{
     Binding, DecidedBy, MemoryPolicy, RankRequest, RankRole, Sharing, Warning, WarningKind, plan,
 };
 pub use cpuset::CpuSet;
-pub use host::host_name;
+pub use host::{host_name, system_name};
 pub use machine::{Core, Machine, NumaId, NumaNode, Origin, Package, PackageId};
-pub use map::{HostPlacement, RankPlacement, draw};
+pub use map::{HostPlacement, Place, RankPlacement, draw};
 
 /// What can go wrong between the machine and a rank's share of it.
 #[derive(Debug, thiserror::Error)]

@@ -95,8 +95,8 @@ pub struct Join {
     pub threads: u32,
     /// The memory it may use, in bytes.
     pub memory_bytes_max: u64,
-    /// JSON of its [`crate::topology`] binding, for `topo` and `status`.
-    pub binding: String,
+    /// JSON of its [`crate::topology::Place`], for `topo`.
+    pub place: String,
     /// The functions it can run.
     pub functions: Vec<super::client::FunctionName>,
 }

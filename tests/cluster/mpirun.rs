@@ -173,6 +173,25 @@ fn topo_draws_every_rank() {
 }
 
 #[test]
+fn topo_of_a_running_cluster_is_the_map_of_its_ranks() {
+    let stage = Stage::new();
+    let planned = stage.run(stage.mpirun(3).args([dcluster(), "topo"]));
+    planned.assert_code(0);
+    let cluster = stage.start(&mut run(&stage, 3, "echo ready; sleep 600"));
+    stage.workers(2);
+    let topo = |words: &[&str]| {
+        let mut command = stage.command(dcluster());
+        stage.run(command.arg("--connection-file").arg(stage.connection_file()).arg("topo").args(words))
+    };
+    assert_eq!(topo(&[]).output, planned.output);
+    let answer: serde_json::Value = serde_json::from_str(&topo(&["--json"]).output).expect("JSON");
+    assert_eq!(answer["hosts"][0]["ranks"].as_array().expect("ranks").len(), 3);
+    cluster.signal(libc::SIGTERM);
+    cluster.end_within(ENDING_MAX);
+    stage.assert_nothing_left();
+}
+
+#[test]
 fn ranks_that_mpi_does_not_see_together_say_so_and_meet_over_tcp() {
     let stage = Stage::new();
     let rank = |rank: &str| {

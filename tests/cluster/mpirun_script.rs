@@ -1,7 +1,7 @@
 //! Clusters under `launchers/mpirun.sh`, which lets the others live on when a rank dies and still has the right code.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use crate::stage::{ENDING_MAX, Stage, dcluster, example, is_open_mpi, signal, wait_for};
@@ -9,8 +9,7 @@ use crate::stage::{ENDING_MAX, Stage, dcluster, example, is_open_mpi, signal, wa
 /// `launchers/mpirun.sh -n 3`; the program and its arguments follow.
 fn script(stage: &Stage) -> Command {
     let mut command = stage.command(Path::new(env!("CARGO_MANIFEST_DIR")).join("launchers/mpirun.sh"));
-    fs::create_dir_all(temporary(stage)).expect("a directory");
-    command.args(["-n", "3"]).env("TMPDIR", temporary(stage));
+    command.args(["-n", "3"]);
     command
 }
 
@@ -18,18 +17,6 @@ fn run(stage: &Stage, driver: &str) -> Command {
     let mut command = script(stage);
     command.args([dcluster(), "run", "--", "sh", "-c", driver]);
     command
-}
-
-fn temporary(stage: &Stage) -> PathBuf {
-    stage.path().join("tmp")
-}
-
-#[track_caller]
-fn assert_nothing_left(stage: &Stage) {
-    stage.assert_nothing_left();
-    let entries = fs::read_dir(temporary(stage)).expect("a directory").flatten();
-    let codes = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("dcluster-"));
-    assert_eq!(codes.count(), 0, "the file of the exit code is left");
 }
 
 fn pid(process: &serde_json::Value) -> i32 {
@@ -41,7 +28,7 @@ fn every_exit_code_comes_out() {
     for (words, code) in [(&["ok"][..], 0), (&["code", "7"], 7), (&["error"], 1), (&["panic"], 101)] {
         let stage = Stage::new();
         stage.run(script(&stage).arg(example("exits")).args(words)).assert_code(code);
-        assert_nothing_left(&stage);
+        stage.assert_nothing_left();
     }
     let stage = Stage::new();
     stage.run(script(&stage).args([dcluster(), "run", "--", "no-such-program"])).assert_code(127);
@@ -65,7 +52,7 @@ fn a_dead_worker_is_survived_and_the_drivers_code_comes_out() {
     let end = cluster.end_within(ENDING_MAX);
     end.assert_code(6);
     assert!(end.output.contains("workers    1"), "{}", end.output);
-    assert_nothing_left(&stage);
+    stage.assert_nothing_left();
 }
 
 fn a_dead_worker_ends_all_under_another_mpi() {
@@ -73,7 +60,7 @@ fn a_dead_worker_ends_all_under_another_mpi() {
     let cluster = stage.start(&mut run(&stage, "sleep 600"));
     signal(pid(&stage.workers(2)["workers"][0]), libc::SIGKILL);
     assert_ne!(cluster.end_within(ENDING_MAX).code, Some(0));
-    assert_nothing_left(&stage);
+    stage.assert_nothing_left();
 }
 
 #[test]
@@ -90,7 +77,7 @@ fn the_death_of_all_workers_is_the_end() {
     } else {
         assert_ne!(end.code, Some(0));
     }
-    assert_nothing_left(&stage);
+    stage.assert_nothing_left();
 }
 
 #[test]
@@ -105,7 +92,7 @@ fn a_killed_rank_0_is_137() {
     } else {
         assert_ne!(end.code, Some(0));
     }
-    assert_nothing_left(&stage);
+    stage.assert_nothing_left();
 }
 
 #[test]
@@ -129,8 +116,54 @@ fn ctrl_c_is_130_and_sigterm_143() {
         } else {
             assert_ne!(end.code, Some(0));
         }
-        assert_nothing_left(&stage);
+        stage.assert_nothing_left();
     }
+}
+
+#[test]
+fn a_driver_may_bring_its_results_home_after_a_term() {
+    let stage = Stage::new();
+    let driver = format!(
+        "trap 'sleep 1; {} status; echo saved; exit 0' TERM; echo ready; while :; do sleep 0.1; done",
+        dcluster()
+    );
+    let cluster = stage.start(&mut run(&stage, &driver));
+    cluster.prints("ready");
+    stage.workers(2);
+    cluster.signal(libc::SIGTERM);
+    let end = cluster.end_within(ENDING_MAX);
+    end.assert_code(143);
+    assert!(end.output.contains("workers    2") && end.output.contains("saved"), "{}", end.output);
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn a_killed_script_takes_mpirun_and_all_ranks_along() {
+    let stage = Stage::new();
+    let cluster = stage.start(&mut run(&stage, "echo ready; sleep 600 & sleep 600"));
+    cluster.prints("ready");
+    stage.workers(2);
+    cluster.signal(libc::SIGKILL);
+    cluster.end_within(ENDING_MAX).assert_code(137);
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn a_killed_mpirun_takes_all_ranks_along() {
+    let stage = Stage::new();
+    let cluster = stage.start(&mut run(&stage, "echo ready; sleep 600 & sleep 600"));
+    cluster.prints("ready");
+    let leader = pid(&stage.workers(2)["scheduler"]);
+    // Under MPICH a proxy is between them.
+    signal(if is_open_mpi() { parent(leader) } else { parent(parent(leader)) }, libc::SIGKILL);
+    assert_ne!(cluster.end_within(ENDING_MAX).code, Some(0));
+    stage.assert_nothing_left();
+}
+
+fn parent(process: i32) -> i32 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
+    let (_, fields) = stat.rsplit_once(") ").expect("a name in parentheses");
+    fields.split(' ').nth(1).and_then(|field| field.parse().ok()).expect("a number")
 }
 
 #[test]

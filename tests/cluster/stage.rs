@@ -1,9 +1,11 @@
 //! A place for processes: bounded waits, captured output, and a look at what is left when all is over.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,20 +24,31 @@ pub(crate) fn dcluster() -> &'static str {
     env!("CARGO_BIN_EXE_dcluster")
 }
 
-/// A program of `examples/`, built if the test run has not done so.
+/// A program of `examples/`, built from what is there: a run of these tests alone builds none.
 pub(crate) fn example(name: &str) -> PathBuf {
-    let folder = Path::new(dcluster()).parent().expect("in a folder").join("examples");
-    let program = folder.join(name);
-    if !program.exists() {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--example", name]).current_dir(env!("CARGO_MANIFEST_DIR"));
-        if !cfg!(feature = "mpi") {
-            build.arg("--no-default-features");
-        }
-        assert!(build.status().expect("cargo starts").success(), "{name} does not build");
+    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut built = BUILT.lock().expect("no build panicked");
+    built.entry(name.to_owned()).or_insert_with(|| build_example(name)).clone()
+}
+
+fn build_example(name: &str) -> PathBuf {
+    // TARGET/debug/dcluster
+    let profile = Path::new(dcluster()).parent().expect("in a folder");
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--example", name, "--no-default-features", "--target-dir"]);
+    build.arg(profile.parent().expect("in a folder")).current_dir(env!("CARGO_MANIFEST_DIR"));
+    // As these tests, or a program of another kind would be put in the place of theirs.
+    match (cfg!(feature = "mpi"), cfg!(feature = "hwloc")) {
+        (true, true) => build.args(["--features", "default"]),
+        (true, false) => build.args(["--features", "mpi"]),
+        (false, true) => build.args(["--features", "hwloc"]),
+        (false, false) => &mut build,
+    };
+    if profile.ends_with("release") {
+        build.arg("--release");
     }
-    program
+    assert!(build.status().expect("cargo starts").success(), "{name} does not build");
+    profile.join("examples").join(name)
 }
 
 /// A directory and the processes started in it.

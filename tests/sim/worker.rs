@@ -72,7 +72,7 @@ impl Worker {
             address: format!("host-{}:{}", id.0 / 4, id.0),
             threads,
             memory_bytes_max: 1 << 30,
-            binding: String::new(),
+            place: String::new(),
             functions: functions.collect(),
         });
         Self { core: WorkerCore::new(threads), floor, reader: FrameReader::new(FrameLimit::default()) }

@@ -123,16 +123,18 @@ impl Job {
     pub(crate) fn status(&self, workers: usize) -> Value {
         let mut status = Value::Null;
         self.slurm.wait_for("the workers", || {
-            let Some(file) = files_below(&self.run_directory).into_iter().find(|file| is_connection(file))
-            else {
-                return false;
-            };
+            let Some(file) = self.connection_file() else { return false };
             let mut ask = self.command(DCLUSTER);
             ask.arg("--connection-file").arg(file).args(["status", "--json"]);
             status = serde_json::from_str(&self.slurm.finish(ask).output).unwrap_or_default();
             status["workers"].as_array().is_some_and(|list| list.len() == workers)
         });
         status
+    }
+
+    /// That of the cluster that runs.
+    pub(crate) fn connection_file(&self) -> Option<PathBuf> {
+        files_below(&self.run_directory).into_iter().find(|file| is_connection(file))
     }
 
     fn output(&self) -> PathBuf {

@@ -77,7 +77,7 @@ fn join(registry: &Registry) -> Join {
         address: "localhost:1".to_owned(),
         threads: THREADS,
         memory_bytes_max: 0,
-        binding: "null".to_owned(),
+        place: "null".to_owned(),
         functions: registry.describe().iter().map(name).collect(),
     }
 }

@@ -1,22 +1,16 @@
 //! What starts the ranks: the MPI library, `mpirun`, `srun`, and whether they fit together.
 
-use std::io::Read as _;
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
-
 use super::Check;
-use crate::launch::process;
+use crate::launch::output;
 use crate::launch::role::{self, Environment};
 use crate::launch::way::{self, Library, Remark};
 
-const ANSWER_WAIT_MAX: Duration = Duration::from_secs(5);
-
 pub(super) fn checks(env: &Environment) -> Vec<Check> {
     let library = library_name();
-    let mpirun = output("mpirun", &["--version"]);
-    let slurm = output("srun", &["--version"]).map(|_| output("srun", &["--mpi=list"]).unwrap_or_default());
+    let mpirun = output::of("mpirun", &["--version"]);
+    // `srun --mpi=list` answers on standard error.
+    let slurm =
+        output::of("srun", &["--version"]).map(|_| output::of("srun", &["--mpi=list"]).unwrap_or_default());
     let mut checks =
         vec![judge_library(library.as_deref()), judge_mpirun(library.as_deref(), mpirun.as_deref())];
     checks.extend(slurm.map(|list| judge_srun(library.as_deref(), &list)));
@@ -109,26 +103,6 @@ fn judge_launch(env: &Environment) -> Check {
     }
 }
 
-/// What a command prints, if it exists and answers in time.
-fn output(program: &str, arguments: &[&str]) -> Option<String> {
-    let mut command = Command::new(process::find_program(program.as_ref())?);
-    process::strip_launcher(&mut command);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().ok()?;
-    let (mut stdout, mut stderr) = (child.stdout.take()?, child.stderr.take()?);
-    let (answer, heard) = mpsc::channel();
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        // `srun --mpi=list` answers on standard error.
-        let read = stdout.read_to_end(&mut bytes).and_then(|_| stderr.read_to_end(&mut bytes));
-        let _ = answer.send(read.map(|_| bytes));
-    });
-    let bytes = heard.recv_timeout(ANSWER_WAIT_MAX);
-    let _ = child.kill();
-    let _ = child.wait();
-    Some(String::from_utf8_lossy(&bytes.ok()?.ok()?).into_owned())
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -157,11 +131,5 @@ mod tests {
         let check = judge_srun(Some("Open MPI v4.1.4"), &format!("{list}\tpmix_v4\n"));
         assert!(check.found.contains("pmix"), "{check:?}");
         assert!(judge_srun(Some("MPICH Version: 4.0.2"), list).found.contains("pmi2"));
-    }
-
-    #[test]
-    fn a_command_that_is_not_there_gives_no_answer() {
-        assert_eq!(output("no-such-program-here", &[]), None);
-        assert_eq!(output("echo", &["hello"]).unwrap(), "hello\n");
     }
 }

@@ -15,7 +15,7 @@ use super::Check;
 use crate::launch::files;
 use crate::launch::memory;
 use crate::launch::role::Environment;
-use crate::launch::way;
+use crate::security::Surroundings;
 use crate::topology::Machine;
 
 const LOOKUP_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -188,17 +188,17 @@ fn judge_shared_memory(found: Option<(u64, u64)>) -> Check {
 
 fn run_directory(env: &Environment) -> Check {
     const NAME: &str = "run directory";
-    let directory = way::run_directory(env);
+    let fix = "set DCLUSTER_RUN_DIR to a directory that only you can enter";
+    let directory = match Surroundings::of_process().directory() {
+        Ok(directory) => directory,
+        Err(error) => return Check::fail(NAME, error.to_string(), fix),
+    };
     let probe = directory.join(format!(".doctor-{}", std::process::id()));
     let usable = files::make_private(&directory).and_then(|()| fs::write(&probe, b"x"));
     let _ = fs::remove_file(&probe);
     match usable {
         Ok(()) => judge_sharing(NAME, &directory, env),
-        Err(error) => Check::fail(
-            NAME,
-            format!("{}: {error}", directory.display()),
-            "set DCLUSTER_RUN_DIR to a directory that only you can enter",
-        ),
+        Err(error) => Check::fail(NAME, format!("{}: {error}", directory.display()), fix),
     }
 }
 

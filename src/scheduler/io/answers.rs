@@ -74,11 +74,21 @@ impl Hub {
     fn topology(&self) -> Value {
         let workers = self.post.workers.iter().filter_map(|(id, peer)| Some((*id, peer.join.as_ref()?)));
         let entry = |(id, join): (WorkerId, &crate::wire::worker::Join)| {
-            let binding = serde_json::from_str::<Value>(&join.binding).unwrap_or(Value::Null);
-            json!({ "id": id, "rank": join.rank, "host": join.host, "binding": binding })
+            let place = serde_json::from_str::<Value>(&join.place).unwrap_or(Value::Null);
+            let (binding, machine) = (&place["binding"], &place["machine"]);
+            json!({ "id": id, "rank": join.rank, "host": join.host, "binding": binding, "machine": machine })
+        };
+        let (binding, machine) = match &self.place {
+            Some(place) => (Some(&place.binding), place.machine.as_ref()),
+            None => (None, None),
         };
         json!({
-            "scheduler": { "host": topology::host_name(), "pid": std::process::id() },
+            "scheduler": {
+                "host": topology::host_name(),
+                "pid": std::process::id(),
+                "binding": binding,
+                "machine": machine,
+            },
             "workers": workers.map(entry).collect::<Vec<_>>(),
         })
     }

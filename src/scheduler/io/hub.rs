@@ -14,6 +14,7 @@ use super::{SchedulerConfig, StopHandle};
 use crate::model::{ClientId, Tick, WorkerId};
 use crate::scheduler::core::recover::Departure;
 use crate::scheduler::core::{SchedulerCore, Violation};
+use crate::topology::Place;
 use crate::transport::tcp::Remote;
 use crate::wire::client::{ClientMessage, Closing};
 use crate::wire::frame::Frame;
@@ -46,9 +47,11 @@ pub(super) struct Hub {
     pub(super) post: Post,
     pub(super) started: Instant,
     pub(super) address: String,
+    pub(super) place: Option<Place>,
     booked: Rc<Notify>,
     stop: StopHandle,
     workers_expected: u32,
+    standing_by: u32,
     workers_lost: Arc<AtomicU32>,
     next_client: u32,
     next_worker: u32,
@@ -63,9 +66,11 @@ impl Hub {
             post: Post::default(),
             started: Instant::now(),
             address: address.to_owned(),
+            place: config.place.clone(),
             booked: Rc::new(Notify::new()),
             stop: config.stop.clone(),
             workers_expected: config.workers_expected,
+            standing_by: config.standing_by,
             workers_lost: Arc::clone(&config.workers_lost),
             next_client: 0,
             next_worker: 0,
@@ -230,7 +235,10 @@ impl Hub {
         let build = peer.remote.hello.build;
         match self.build {
             Some(ours) if build != Some(ours) => {
-                return Err(Refusal::OtherFunctions(self.other_functions(&join)));
+                let refusal = Refusal::OtherFunctions(self.other_functions(&join));
+                let shutdown = Shutdown { reason: refusal.to_string(), code: super::TURNED_AWAY };
+                self.post.worker(worker, |outbox| outbox.shutdown(&shutdown));
+                return Err(refusal);
             }
             _ => self.build = build,
         }
@@ -285,12 +293,14 @@ impl Hub {
                 self.core.client_left(client, &mut self.post);
             }
             PeerId::Worker(worker) => {
-                let remote = &self.post.workers[&worker].remote;
+                let peer = &self.post.workers[&worker];
+                let (remote, has_joined) = (&peer.remote, peer.join.is_some());
                 match end {
                     _ if ending => debug!(%worker, %remote, "worker left"),
                     Ok(()) => {
                         warn!(%worker, %remote, "worker left; what it ran and held is made again elsewhere")
                     }
+                    Err(error) if !has_joined => warn!(%worker, %remote, error, "worker turned away"),
                     Err(error) => {
                         warn!(%worker, %remote, error, "worker lost; what it ran and held is made again elsewhere");
                     }
@@ -298,6 +308,9 @@ impl Hub {
                 if let Err(reason) = end {
                     let shutdown = Shutdown { reason: reason.clone(), code: 70 };
                     self.post.worker(worker, |outbox| outbox.shutdown(&shutdown));
+                }
+                if !has_joined {
+                    self.standing_by = self.standing_by.saturating_sub(1);
                 }
                 if !ending {
                     self.workers_lost.fetch_add(1, Ordering::Relaxed);
@@ -313,7 +326,7 @@ impl Hub {
     /// Ends a cluster that was started with workers when none is left: nobody starts others.
     fn end_without_workers(&self) {
         let all_came = self.workers_expected > 0 && self.next_worker >= self.workers_expected;
-        if all_came && self.workers_lost.load(Ordering::Relaxed) == self.next_worker {
+        if all_came && self.workers_lost.load(Ordering::Relaxed) + self.standing_by >= self.next_worker {
             let reason = "all workers have died".to_owned();
             self.stop.stop(Shutdown { reason, code: super::WORKERS_LOST });
         }

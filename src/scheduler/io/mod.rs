@@ -23,6 +23,7 @@ use self::hub::{Hub, Refusal};
 use self::post::PeerId;
 use super::core::Tuning;
 use crate::model::error::with_causes;
+use crate::topology::Place;
 use crate::transport::tcp::{Connection, Listener, ReadHalf, WriteHalf};
 use crate::wire::handshake::Role;
 use crate::wire::worker::Shutdown;
@@ -32,6 +33,8 @@ const LEAVE_MAX: Duration = Duration::from_secs(3);
 
 /// The exit code of a cluster whose workers have all died.
 pub const WORKERS_LOST: i32 = 75;
+/// The exit code of a worker whose tasks are not those of the cluster.
+pub const TURNED_AWAY: i32 = 71;
 
 /// What a scheduler is started with.
 #[derive(Debug, Clone, Default)]
@@ -43,6 +46,10 @@ pub struct SchedulerConfig {
     /// How many workers are on their way from the start: an early end waits for them, so that each is told, and the
     /// death of all is the end. With 0 workers come and go.
     pub workers_expected: u32,
+    /// How many of those connect and never join, because they have no tasks that they can run.
+    pub standing_by: u32,
+    /// Where the scheduler itself runs, if it is a rank, for `topo`.
+    pub place: Option<Place>,
     /// Counts workers that left before the end.
     pub workers_lost: Arc<AtomicU32>,
 }

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs};
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
+use crate::topology;
+
 /// Who is to reach a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reach {
@@ -21,7 +23,7 @@ impl Reach {
     /// All interfaces, under the name by which other machines most likely know this one: the host name if
     /// it resolves to an address that is not loopback, else the address of the first interface that is up.
     pub fn network() -> Self {
-        let hostname = hostname();
+        let hostname = topology::system_name();
         let host = match (resolves_beyond_loopback(&hostname), first_interface()) {
             (true, _) => hostname,
             (false, Some(address)) => address.to_string(),
@@ -48,14 +50,6 @@ impl Reach {
             Self::Network { host } if host.contains(':') => format!("[{host}]:{port}"),
             Self::Network { host } => format!("{host}:{port}"),
         }
-    }
-}
-
-/// The name under which this machine may be reached, or `localhost` if it has none.
-fn hostname() -> String {
-    match nix::unistd::gethostname() {
-        Ok(name) if !name.is_empty() => name.to_string_lossy().into_owned(),
-        _ => "localhost".to_owned(),
     }
 }
 

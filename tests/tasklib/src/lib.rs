@@ -20,3 +20,16 @@ pub fn norm(values: &[f64]) -> f64 {
 pub fn largest(values: Vec<f64>) -> f64 {
     values.into_iter().max_by(f64::total_cmp).expect("an empty list has no largest value")
 }
+
+/// The process that runs it.
+#[dcluster::task(impure)]
+pub fn process() -> u32 {
+    std::process::id()
+}
+
+/// What only another version has.
+#[cfg(feature = "more-tasks")]
+#[dcluster::task]
+pub fn smallest(values: Vec<f64>) -> f64 {
+    values.into_iter().fold(f64::INFINITY, f64::min)
+}
