@@ -130,7 +130,7 @@ impl LocalCluster {
         let scheduler = BoundScheduler::bind(&Reach::Machine, "local")?;
         let connection = scheduler.connection().clone();
         let file = scheduler.publish(setup.connection_file.as_deref())?;
-        let scheduler = scheduler.start(bindings.len() as u32, notify.clone())?;
+        let scheduler = scheduler.start(bindings.len() as u32, setup.client_lease, notify.clone())?;
         let mut cluster = Self { scheduler, connection, file, threads: Vec::new(), processes: Vec::new() };
         for (rank, binding) in (0..).zip(bindings) {
             match &options.kind {
@@ -216,7 +216,7 @@ pub fn lead_alone(setup: &Setup) -> Result<i32, LaunchError> {
     let file = scheduler.publish(setup.connection_file.as_deref())?;
     let guard = Arc::new(Guard::start(file.path())?);
     let ended = sender.clone();
-    let scheduler = scheduler.start(0, move |notice| drop(ended.send(notice)))?;
+    let scheduler = scheduler.start(0, setup.client_lease, move |notice| drop(ended.send(notice)))?;
     ranks::announce(setup.announcement, &connection, file.path(), 0);
     let close_door = Box::new(move || drop(file));
     let (code, manner) =

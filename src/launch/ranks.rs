@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use super::driver::Program;
 use super::ending::{Manner, Notice};
@@ -33,6 +34,9 @@ pub struct Setup {
     pub libraries: Vec<PathBuf>,
     /// What is printed when the cluster runs.
     pub announcement: Announcement,
+    /// How long the scheduler keeps what a client holds whose connection broke; zero for not at all, None for
+    /// [`CLIENT_LEASE`](crate::scheduler::io::CLIENT_LEASE).
+    pub client_lease: Option<Duration>,
 }
 
 /// What rank 0 prints when the cluster runs.
@@ -91,7 +95,8 @@ pub fn lead(
     let file = scheduler.publish(setup.connection_file.as_deref())?;
     let guard = Arc::new(Guard::start(file.path())?);
     let ended = sender.clone();
-    let scheduler = scheduler.start(size.max(2) - 1, move |notice| drop(ended.send(notice)))?;
+    let notify = move |notice| drop(ended.send(notice));
+    let scheduler = scheduler.start(size.max(2) - 1, setup.client_lease, notify)?;
     let mut crew = Crew::default();
     if size == 1 {
         crew = Crew::hire(&driver, &agreement, env, setup, (&connection, file.path()), &sender)?;

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
 use super::LaunchError;
 use super::ending::Notice;
-use crate::scheduler::io::{SchedulerConfig, StopHandle, serve};
+use crate::scheduler::io::{CLIENT_LEASE, SchedulerConfig, StopHandle, serve};
 use crate::security::run_directory::Surroundings;
 use crate::security::{ConnectionFile, ConnectionFileGuard, Credentials};
 use crate::transport::tcp::{self, Listener, Reach};
@@ -72,16 +73,19 @@ impl BoundScheduler {
 
     /// Starts to answer; `notify` hears of its end.
     ///
-    /// `workers_expected` are on their way: an early end waits for them, so that each hears of it.
+    /// `workers_expected` are on their way: an early end waits for them, so that each hears of it. What a client holds
+    /// whose connection breaks is kept for `client_lease`, or for the usual time.
     ///
     /// # Errors
     /// If the thread cannot be started.
     pub fn start(
         self,
         workers_expected: u32,
+        client_lease: Option<Duration>,
         notify: impl FnOnce(Notice) + Send + 'static,
     ) -> Result<RunningScheduler, LaunchError> {
-        let config = SchedulerConfig { workers_expected, ..SchedulerConfig::default() };
+        let client_lease = client_lease.unwrap_or(CLIENT_LEASE);
+        let config = SchedulerConfig { workers_expected, client_lease, ..SchedulerConfig::default() };
         let (stop, workers_lost) = (config.stop.clone(), Arc::clone(&config.workers_lost));
         let run = move || {
             let shutdown = self.runtime.block_on(serve(self.listener, config));
