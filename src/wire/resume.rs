@@ -74,21 +74,21 @@ pub enum SessionAnswer {
 /// An end that claims to have received what it cannot have.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 #[error(
-    "it has received {received_bytes} bytes, it says, of {written_bytes} written and {kept_from_bytes} forgotten"
+    "it says that it has received {received_bytes} bytes, which is not between {acknowledged_bytes} and {sent_bytes}"
 )]
 pub struct ClaimError {
     /// What it says.
     pub received_bytes: u64,
-    /// What it may have.
-    pub written_bytes: u64,
     /// What it has acknowledged before, and cannot have again.
-    pub kept_from_bytes: u64,
+    pub acknowledged_bytes: u64,
+    /// What there is.
+    pub sent_bytes: u64,
 }
 
 /// The sending end of a stream.
 #[derive(Debug, Default)]
 pub struct Sent {
-    /// What is not acknowledged; none but the last is empty.
+    /// What is not acknowledged; none is empty.
     chunks: VecDeque<Vec<u8>>,
     /// Where in the stream the first chunk starts.
     start: u64,
@@ -152,32 +152,22 @@ impl Sent {
     /// # Errors
     /// If it cannot have so much.
     pub fn acknowledge(&mut self, received_bytes: u64) -> Result<(), ClaimError> {
-        if received_bytes > self.written {
+        if received_bytes > self.end {
             return Err(self.claim(received_bytes));
         }
         // What was sent again may hold older acknowledgements.
         self.acknowledged = self.acknowledged.max(received_bytes);
-        loop {
-            let is_last = self.chunks.len() == 1;
-            let Some(first) = self.chunks.front_mut() else { break };
+        while let Some(first) = self.chunks.pop_front() {
             let behind = self.start + first.len() as u64;
             if behind > self.acknowledged {
+                self.chunks.push_front(first);
                 break;
             }
             self.start = behind;
-            if is_last {
-                first.clear();
-                first.shrink_to(SPARE_BYTES_MAX);
-                self.next = Place::default();
-                break;
-            }
-            self.next.chunk -= 1;
-            let mut done = self.chunks.pop_front().unwrap_or_default();
-            if done.capacity() <= SPARE_BYTES_MAX && done.capacity() > self.spare.capacity() {
-                done.clear();
-                self.spare = done;
-            }
+            self.recycle(first);
         }
+        // A write that failed may have got further than it said.
+        self.go_to(self.written.max(self.acknowledged));
         Ok(())
     }
 
@@ -190,9 +180,7 @@ impl Sent {
             return Err(self.claim(received_bytes));
         }
         self.acknowledge(received_bytes)?;
-        self.written = received_bytes;
-        self.next = Place { chunk: 0, offset: (received_bytes - self.start) as usize };
-        self.settle();
+        self.go_to(received_bytes);
         Ok(())
     }
 
@@ -202,7 +190,22 @@ impl Sent {
     }
 
     fn claim(&self, received_bytes: u64) -> ClaimError {
-        ClaimError { received_bytes, written_bytes: self.written, kept_from_bytes: self.acknowledged }
+        ClaimError { received_bytes, acknowledged_bytes: self.acknowledged, sent_bytes: self.end }
+    }
+
+    /// Writes from here.
+    fn go_to(&mut self, written: u64) {
+        self.written = written;
+        self.next = Place { chunk: 0, offset: (written - self.start) as usize };
+        self.settle();
+    }
+
+    /// Keeps the memory of a chunk for another, if it is more than there is and not too much.
+    fn recycle(&mut self, mut chunk: Vec<u8>) {
+        if chunk.capacity() <= SPARE_BYTES_MAX && chunk.capacity() > self.spare.capacity() {
+            chunk.clear();
+            self.spare = chunk;
+        }
     }
 
     /// Steps over the ends of chunks.
