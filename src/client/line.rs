@@ -37,9 +37,33 @@ pub(super) struct Line {
 struct Writer {
     /// None while there is no connection.
     half: Option<WriteHalf>,
+    /// How much of a failed write has left is not known, so nothing follows it on its connection.
+    has_failed: bool,
     /// What the scheduler may not have received.
     sent: Sent,
     frames: Vec<u8>,
+}
+
+impl Writer {
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: &mut impl FnMut(&mut Vec<u8>),
+    ) -> Poll<io::Result<()>> {
+        let Self { half: Some(half), sent, frames, .. } = self else { return Poll::Ready(Ok(())) };
+        loop {
+            while !sent.unwritten().is_empty() {
+                let bytes = ready!(half.poll_write(cx, sent.unwritten()))?;
+                sent.wrote(bytes);
+            }
+            ready!(half.poll_flush(cx))?;
+            take(frames);
+            if frames.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            sent.push(frames);
+        }
+    }
 }
 
 /// A client that is connected for the first time.
@@ -84,21 +108,13 @@ impl Line {
         cx: &mut Context<'_>,
         mut take: impl FnMut(&mut Vec<u8>),
     ) -> Poll<io::Result<()>> {
-        let Writer { half: Some(half), sent, frames } = &mut *self.writer() else {
-            return Poll::Ready(Ok(()));
-        };
-        loop {
-            while !sent.unwritten().is_empty() {
-                let bytes = ready!(half.poll_write(cx, sent.unwritten()))?;
-                sent.wrote(bytes);
-            }
-            ready!(half.poll_flush(cx))?;
-            take(frames);
-            if frames.is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            sent.push(frames);
+        let mut writer = self.writer();
+        if writer.has_failed {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
+        let wrote = writer.poll_write(cx, &mut take);
+        writer.has_failed = matches!(wrote, Poll::Ready(Err(_)));
+        wrote
     }
 
     /// The scheduler has received so much.
@@ -114,14 +130,15 @@ impl Line {
 
     /// The connection is of no more use; until there is another, nothing is written.
     pub(super) fn hang_up(&self) {
-        self.writer().half = None;
+        let mut writer = self.writer();
+        (writer.half, writer.has_failed) = (None, false);
     }
 
     /// Goes on with another connection, from what the scheduler has received.
     pub(super) fn go_on(&self, half: WriteHalf, received_bytes: u64) -> Result<(), ClaimError> {
         let mut writer = self.writer();
         writer.sent.resume(received_bytes)?;
-        writer.half = Some(half);
+        (writer.half, writer.has_failed) = (Some(half), false);
         Ok(())
     }
 
