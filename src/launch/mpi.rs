@@ -7,6 +7,7 @@
 //! of ranks send to each other at the same moment; over TCP both then connect, and Open MPI 4.1 at times drops both
 //! connections (once in some 200 starts) and waits for ever.
 
+use std::fs;
 use std::time::Duration;
 
 use mpi::environment::Universe;
@@ -19,6 +20,45 @@ use super::LaunchError;
 use super::exit;
 use super::meet::Meeting;
 use super::watchdog::Watchdog;
+use crate::topology;
+
+/// Settings of Open MPI on any machine: no copies by CMA, which take the reader down when the other end dies in the
+/// middle of one; and crashes are reported by Rust.
+const ALWAYS: [(&str, &str); 3] = [
+    ("OMPI_MCA_btl_vader_single_copy_mechanism", "none"),
+    ("UCX_LOG_LEVEL", "error"),
+    ("UCX_ERROR_SIGNALS", ""),
+];
+/// With a fabric, the rest is as its administrators have it.
+const WITH_FABRIC: [(&str, &str); 1] = [("UCX_TLS", "^cma")];
+/// Without one, UCX wherever this Open MPI has it. Its own TCP transport breaks down on a message to a rank that is still
+/// in `MPI_Init`, which happens under srun (once in some 250 starts of four ranks), and when a rank dies in the middle of
+/// a transfer. (Debian excludes UCX by name; excluding the component `v`, which carries nothing, lets it in again, and
+/// leaves the choice to Open MPI where there is none.)
+const WITHOUT_FABRIC: [(&str, &str); 4] = [
+    ("OMPI_MCA_pml", "^v"),
+    ("OMPI_MCA_pml_ucx_tls", "any"),
+    ("OMPI_MCA_pml_ucx_devices", "any"),
+    ("UCX_TLS", "posix,tcp,self"),
+];
+/// Where Linux lists the adapters of fabrics: InfiniBand, Omni-Path, EFA; Slingshot.
+const FABRIC_ADAPTERS: [&str; 2] = ["/sys/class/infiniband", "/sys/class/cxi"];
+
+/// Makes settings that suit dcluster, where the user has made none. First thing in `main`, before any thread.
+pub fn set_defaults() {
+    if !is_open_mpi() {
+        return;
+    }
+    let has_adapter = |folder: &str| fs::read_dir(folder).is_ok_and(|mut adapters| adapters.next().is_some());
+    let of_network = match FABRIC_ADAPTERS.into_iter().any(has_adapter) {
+        true => &WITH_FABRIC[..],
+        false => &WITHOUT_FABRIC[..],
+    };
+    let all = ALWAYS.iter().chain(of_network).copied();
+    if let Err(error) = topology::set_environment(all.filter(|(name, _)| std::env::var_os(name).is_none())) {
+        tracing::debug!(%error, "the settings of Open MPI are left as they are");
+    }
+}
 
 /// MPI, initialised by this thread.
 pub struct World {
