@@ -13,7 +13,8 @@ fn inc(x: i64) -> i64 {
 
 #[dcluster::main]
 async fn main(client: Client) -> Result<ExitCode, String> {
-    let answer = client.submit(inc::call(41)).result().await.map_err(|error| error.to_string())?;
+    let future = client.submit(inc::call(41));
+    let answer = future.result().await.map_err(|error| error.to_string())?;
     println!("answer {answer}");
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {

@@ -73,6 +73,19 @@ pub struct Global {
     #[arg(long, global = true, value_name = "LIBRARY", env = "DCLUSTER_TASKS", hide_env_values = true)]
     #[arg(value_delimiter = ':', value_hint = ValueHint::FilePath)]
     pub tasks: Vec<PathBuf>,
+
+    /// How long a cluster keeps what a client holds after its connection broke [default: 60]
+    ///
+    /// For a command that starts a cluster. A client that comes back in this time goes on where it was; with 0 it loses
+    /// its futures at once.
+    #[arg(
+        long,
+        global = true,
+        value_name = "SECONDS",
+        env = "DCLUSTER_CLIENT_LEASE",
+        hide_env_values = true
+    )]
+    pub client_lease: Option<u64>,
 }
 
 /// The commands.
@@ -259,6 +272,7 @@ Environment:
   DCLUSTER_WORKERS           workers of a cluster on one machine (dcluster local, or ./app by itself)
   DCLUSTER_THREADS           threads of each of its workers, or of dcluster worker
   DCLUSTER_TASKS             libraries of tasks, separated by colons
+  DCLUSTER_CLIENT_LEASE      seconds that a client may be cut off, as --client-lease
   DCLUSTER_LOG               what to log: error, warn, info, debug, trace, or per module
   DCLUSTER_LOG_DIR           one log file per rank in this directory
   DCLUSTER_RUN_DIR           where connection files are, and where ranks meet without MPI

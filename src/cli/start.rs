@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::arguments::{Global, Local, Topo, Worker};
 use super::{ask, bench, print, start_log, topo};
@@ -226,7 +227,12 @@ fn driver(words: &[OsString]) -> Option<(Program, Option<Marker>)> {
 }
 
 fn setup(global: &Global, announcement: Announcement) -> Setup {
-    Setup { connection_file: global.connection_file.clone(), libraries: global.tasks.clone(), announcement }
+    Setup {
+        connection_file: global.connection_file.clone(),
+        libraries: global.tasks.clone(),
+        announcement,
+        client_lease: global.client_lease.map(Duration::from_secs),
+    }
 }
 
 fn announcement(global: &Global) -> Announcement {

@@ -41,8 +41,8 @@ fn summary(text: &mut String, status: &Value, workers: &[Value]) {
         total("threads"),
         bytes(total("memory_bytes_max"))
     );
-    let clients = status["clients"].as_array().map_or(0, Vec::len);
-    let _ = writeln!(text, "clients    {clients}");
+    let clients = status["clients"].as_array().map_or(&[][..], Vec::as_slice);
+    let _ = writeln!(text, "clients    {}{}", clients.len(), absent(clients));
     let counts: Vec<String> = status["tasks"]
         .as_object()
         .into_iter()
@@ -55,6 +55,16 @@ fn summary(text: &mut String, status: &Value, workers: &[Value]) {
         "tasks      {}",
         if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
     );
+}
+
+/// Clients whose connection broke, and for how long they are waited for.
+fn absent(clients: &[Value]) -> String {
+    let lease = |client: &Value| {
+        let left = duration(client["lease_left_s"].as_f64()?);
+        Some(format!("client-{} on {} (kept for {left} more)", show(&client["id"]), show(&client["host"])))
+    };
+    let leases: Vec<String> = clients.iter().filter_map(lease).collect();
+    if leases.is_empty() { String::new() } else { format!(", cut off: {}", leases.join(", ")) }
 }
 
 const HEADINGS: [&str; 9] =
@@ -144,7 +154,10 @@ mod tests {
                  "managed_bytes": 0, "cpu_percent": 0.0}
             ],
             "tasks": {"waiting": 3, "ready": 0, "assigned": 128, "stored": 1000, "failed": 1},
-            "clients": [{"id": 0}]
+            "clients": [
+                {"id": 0, "away_s": null, "lease_left_s": null},
+                {"id": 3, "host": "login-node", "away_s": 12.2, "lease_left_s": 47.8}
+            ]
         });
         insta::assert_snapshot!(table(&status));
     }

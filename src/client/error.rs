@@ -61,6 +61,21 @@ pub enum Error {
         /// What the connection said.
         reason: Arc<str>,
     },
+    /// The connection broke and could not be made again in time.
+    #[error(
+        "the connection to the scheduler at {address} was lost for {away:.1?}: {reason}; the lease of {lease:?} has \
+         expired and this client's futures are gone; connect again and submit what is still wanted"
+    )]
+    LeaseExpired {
+        /// The scheduler's.
+        address: Arc<str>,
+        /// For how long there was no connection.
+        away: Duration,
+        /// For how long the scheduler kept what the client held.
+        lease: Duration,
+        /// What the connection said when it broke, or the scheduler when the client came back.
+        reason: Arc<str>,
+    },
     /// The cluster took leave.
     #[error("the cluster at {address} has ended: {reason}")]
     Ended {

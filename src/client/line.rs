@@ -6,48 +6,90 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
 use super::error::Error;
+use super::resume::Resumption;
 use super::session::Session;
 use super::state::Io;
 use crate::model::error::with_causes;
 use crate::transport::data::DataPool;
-use crate::transport::tcp::{Connection, ReadHalf, WriteHalf};
+use crate::transport::tcp::{Connection, ReadError, ReadHalf, WriteHalf};
+use crate::wire::WireError;
+use crate::wire::resume::{ClaimError, Received, Sent};
 
 /// How long the thread watches the outbox after it was busy, for messages that nobody wakes it for.
 const LINGER: Duration = Duration::from_millis(2);
 /// How long the scheduler has to close its end after this one was closed.
-const CLOSE: Duration = Duration::from_secs(2);
+pub(super) const CLOSE: Duration = Duration::from_secs(2);
 
 /// What callers and the connection's thread share of a connection.
 pub(super) struct Line {
-    /// None if there is no connection and never was.
-    writer: Mutex<Option<Writer>>,
+    writer: Mutex<Writer>,
     wake: Notify,
 }
 
+#[derive(Default)]
 struct Writer {
-    half: WriteHalf,
+    /// None while there is no connection.
+    half: Option<WriteHalf>,
+    /// How much of a failed write has left is not known, so nothing follows it on its connection.
+    has_failed: bool,
+    /// What the scheduler may not have received.
+    sent: Sent,
     frames: Vec<u8>,
+}
+
+impl Writer {
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: &mut impl FnMut(&mut Vec<u8>),
+    ) -> Poll<io::Result<()>> {
+        let Self { half: Some(half), sent, frames, .. } = self else { return Poll::Ready(Ok(())) };
+        loop {
+            while !sent.unwritten().is_empty() {
+                let bytes = ready!(half.poll_write(cx, sent.unwritten()))?;
+                sent.wrote(bytes);
+            }
+            ready!(half.poll_flush(cx))?;
+            take(frames);
+            if frames.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            sent.push(frames);
+        }
+    }
+}
+
+/// A client that is connected for the first time.
+pub(super) struct Connected {
+    /// Where to, with nothing said but what began the session.
+    pub(super) connection: Connection,
+    /// Connections to the workers.
+    pub(super) pool: DataPool,
+    /// What to do when the connection breaks.
+    pub(super) resumption: Resumption,
 }
 
 /// Why the thread stops.
 enum Stop {
     /// The client was closed, or the cluster has ended.
     Over,
-    /// The connection is of no more use, for this reason.
+    /// The connection broke, for this reason.
     Lost(String),
+    /// The scheduler said what it may not say.
+    Nonsense(String),
 }
 
 impl Line {
     /// A line to nowhere.
     pub(super) fn detached() -> Self {
-        Self { writer: Mutex::new(None), wake: Notify::new() }
+        Self { writer: Mutex::default(), wake: Notify::new() }
     }
 
     /// Wakes the connection's thread.
@@ -66,28 +108,50 @@ impl Line {
         cx: &mut Context<'_>,
         mut take: impl FnMut(&mut Vec<u8>),
     ) -> Poll<io::Result<()>> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Writer { half, frames }) = &mut *writer else { return Poll::Ready(Ok(())) };
-        ready!(half.poll_flush(cx))?;
-        loop {
-            frames.clear();
-            take(frames);
-            if frames.is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            ready!(pin!(half.write_all(frames)).poll(cx))?;
+        let mut writer = self.writer();
+        if writer.has_failed {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
+        let wrote = writer.poll_write(cx, &mut take);
+        writer.has_failed = matches!(wrote, Poll::Ready(Err(_)));
+        wrote
     }
-}
 
-impl Line {
+    /// The scheduler has received so much.
+    pub(super) fn acknowledge(&self, received_bytes: u64) -> Result<(), WireError> {
+        let claim = self.writer().sent.acknowledge(received_bytes);
+        claim.map_err(|claim| WireError::Malformed { message: "received", reason: claim.to_string() })
+    }
+
+    /// What the scheduler has not acknowledged, in bytes.
+    pub(super) fn retained_bytes(&self) -> u64 {
+        self.writer().sent.retained_bytes()
+    }
+
+    /// The connection is of no more use; until there is another, nothing is written.
+    pub(super) fn hang_up(&self) {
+        let mut writer = self.writer();
+        (writer.half, writer.has_failed) = (None, false);
+    }
+
+    /// Goes on with another connection, from what the scheduler has received.
+    pub(super) fn go_on(&self, half: WriteHalf, received_bytes: u64) -> Result<(), ClaimError> {
+        let mut writer = self.writer();
+        writer.sent.resume(received_bytes)?;
+        (writer.half, writer.has_failed) = (Some(half), false);
+        Ok(())
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Tells the scheduler that nothing follows.
     pub(super) async fn close(&self) -> io::Result<()> {
         poll_fn(|cx| {
-            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(writer) = &mut *writer else { return Poll::Ready(Ok(())) };
+            let Some(half) = &mut self.writer().half else { return Poll::Ready(Ok(())) };
             // Closing goes on where an earlier attempt stopped.
-            pin!(writer.half.close()).poll(cx)
+            pin!(half.close()).poll(cx)
         })
         .await
     }
@@ -100,7 +164,7 @@ pub(super) fn start<C>(
     connect: C,
 ) -> Result<oneshot::Receiver<Result<Arc<Session>, Error>>, Error>
 where
-    C: AsyncFnOnce() -> Result<(Connection, DataPool), Error> + Send + 'static,
+    C: AsyncFnOnce() -> Result<Connected, Error> + Send + 'static,
 {
     let (sender, receiver) = oneshot::channel();
     std::thread::Builder::new().name("dcluster-client".to_owned()).spawn(move || {
@@ -110,38 +174,52 @@ where
             Err(error) => return drop(sender.send(Err(error.into()))),
         };
         runtime.block_on(async {
-            let (connection, pool) = match connect().await {
+            let Connected { connection, pool, resumption } = match connect().await {
                 Ok(connected) => connected,
                 Err(error) => return drop(sender.send(Err(error))),
             };
             let (reader, half) = connection.split();
-            let writer = Mutex::new(Some(Writer { half, frames: Vec::new() }));
-            let line = Line { writer, wake: Notify::new() };
+            let writer = Writer { half: Some(half), ..Writer::default() };
+            let line = Line { writer: Mutex::new(writer), wake: Notify::new() };
             let session = Arc::new(Session::new(line, Some(pool), address, nonce));
             if sender.send(Ok(session.clone())).is_err() {
                 session.close();
             }
-            live(&session, reader).await;
+            live(&session, reader, &resumption).await;
         });
     })?;
     Ok(receiver)
 }
 
-/// Serves the connection until it ends, and tells whoever waits.
-async fn live(session: &Arc<Session>, mut reader: ReadHalf) {
-    let stop = serve(session, &mut reader).await;
-    match stop {
-        Stop::Over => close(session, &mut reader).await,
-        Stop::Lost(reason) => {
-            tracing::debug!(address = %session.address, reason, "the connection to the scheduler is lost");
-            session.ended(Error::Lost { address: session.address.clone(), reason: reason.into() });
+/// Serves one connection after the other until the client ends, and tells whoever waits.
+async fn live(session: &Arc<Session>, mut reader: ReadHalf, resumption: &Resumption) {
+    let mut received = Received::default();
+    loop {
+        match serve(session, &mut reader, &mut received).await {
+            Stop::Over => {
+                close(session, &mut reader).await;
+                break;
+            }
+            Stop::Lost(reason) => match resumption.resume(session, &received, reason).await {
+                Some(again) => reader = again,
+                None => break,
+            },
+            Stop::Nonsense(reason) => {
+                tracing::debug!(address = %session.address, reason, "the scheduler makes no sense");
+                session.ended(Error::Lost { address: session.address.clone(), reason: reason.into() });
+                break;
+            }
         }
     }
     session.over.send_replace(true);
 }
 
-async fn serve(session: &Arc<Session>, reader: &mut ReadHalf) -> Stop {
+async fn serve(session: &Arc<Session>, reader: &mut ReadHalf, received: &mut Received) -> Stop {
     let mut broken: Option<io::Error> = None;
+    // Some may have come with the answer to the handshake.
+    if let Err(reason) = read(session, reader, received) {
+        return Stop::Nonsense(reason);
+    }
     loop {
         let blocked = match &broken {
             Some(_) => false,
@@ -159,8 +237,11 @@ async fn serve(session: &Arc<Session>, reader: &mut ReadHalf) -> Stop {
         tokio::select! {
             biased;
             filled = reader.fill() => match filled {
-                Ok(true) => if let Err(reason) = read(session, reader) { return Stop::Lost(reason) },
+                Ok(true) => if let Err(reason) = read(session, reader, received) {
+                    return Stop::Nonsense(reason);
+                },
                 Ok(false) => return Stop::Lost("it closed the connection".to_owned()),
+                Err(error @ ReadError::Frame { .. }) => return Stop::Nonsense(with_causes(&error)),
                 Err(error) => return Stop::Lost(match broken {
                     Some(broken) => format!("{error} ({broken})"),
                     None => with_causes(&error),
@@ -174,10 +255,17 @@ async fn serve(session: &Arc<Session>, reader: &mut ReadHalf) -> Stop {
 }
 
 /// Books every frame that has arrived.
-fn read(session: &Session, reader: &mut ReadHalf) -> Result<(), String> {
+fn read(session: &Session, reader: &mut ReadHalf, received: &mut Received) -> Result<(), String> {
     session.lock().io = Io::Awake;
     while let Some(frame) = reader.next_frame().map_err(|error| with_causes(&error))? {
         session.receive(&frame).map_err(|error| format!("it sent a message that makes no sense: {error}"))?;
+        received.note(&frame);
+    }
+    if let Some(bytes) = received.acknowledgement() {
+        let mut state = session.lock();
+        if state.end.is_none() {
+            state.outbox.received(bytes);
+        }
     }
     Ok(())
 }
@@ -185,7 +273,7 @@ fn read(session: &Session, reader: &mut ReadHalf) -> Result<(), String> {
 /// Starts jobs and decides how long to sleep: the next deadline, or None inside if there is none. None if the
 /// client has ended.
 #[allow(clippy::option_option)]
-fn rest(session: &Session, stuck: bool) -> Option<Option<Instant>> {
+pub(super) fn rest(session: &Session, stuck: bool) -> Option<Option<Instant>> {
     let mut state = session.lock();
     state.jobs.drain(..).for_each(|job| drop(tokio::spawn(job)));
     if state.end.is_some() && (stuck || state.outbox.outbox().is_empty()) {

@@ -1,8 +1,8 @@
 //! The client: submits calls to a cluster and hands out futures of their results.
 //!
 //! [`Client`] and [`Future`] are what programs use, [`blocking`](mod@blocking) has the same without `async`.
-//! Inside, a [`session`] is a [`state`] under a lock and a [`line`] to the scheduler; everything else is a
-//! way to wait for futures ([`wait`], [`completed`], [`gather`]) or to move values ([`fetch`], [`scatter`]).
+//! Inside, a [`session`] is a [`state`] under a lock and a [`line`] to the scheduler, which [`resume`] mends
+//! when it breaks; everything else is a way to wait for futures ([`wait`], [`completed`], [`gather`]) or to move values ([`fetch`], [`scatter`]).
 
 pub mod argument;
 pub mod blocking;
@@ -17,6 +17,7 @@ mod group;
 mod line;
 mod map;
 mod progress;
+mod resume;
 mod scatter;
 mod session;
 mod state;
@@ -62,6 +63,9 @@ pub enum Force {
 /// handle and the last of its futures are dropped.
 ///
 /// Submitting never waits: `submit` and `map` return futures at once, and calls leave in batches.
+///
+/// If the connection breaks the client connects again by itself and goes on where it was. The cluster keeps its futures
+/// for a lease, 60 s unless it was started with another; after that every call is [`Error::LeaseExpired`].
 ///
 /// ```
 /// use dcluster::prelude::*;

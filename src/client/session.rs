@@ -139,6 +139,17 @@ impl Session {
         self.line.close().await
     }
 
+    /// The connection.
+    pub(super) fn line(&self) -> &Line {
+        &self.line
+    }
+
+    /// What the scheduler has not received for sure, in bytes.
+    pub(super) fn unsent_bytes(&self) -> u64 {
+        let appended_bytes = self.lock().outbox.outbox().len_bytes() as u64;
+        self.line.retained_bytes() + appended_bytes
+    }
+
     /// Whether the caller is the connection's thread, which must not wait for itself.
     pub(super) fn is_own_thread(&self) -> bool {
         std::thread::current().id() == self.thread
@@ -200,6 +211,9 @@ impl Session {
     /// Books a frame of the scheduler's.
     pub(super) fn receive(&self, frame: &Frame) -> Result<(), WireError> {
         let message = ToClientMessage::read(frame.opcode, &frame.body)?;
+        if let ToClientMessage::Received(bytes) = message {
+            return self.line.acknowledge(bytes);
+        }
         let mut state = self.lock();
         let booked = match message {
             ToClientMessage::Notify(mut reader) => state.notified(&mut reader),
@@ -216,6 +230,7 @@ impl Session {
                 self.joined.send_replace(state.peers.len());
                 Ok(())
             }
+            ToClientMessage::Received(_) => Ok(()),
             ToClientMessage::Closing(closing) => {
                 let (address, reason) = (self.address.clone(), closing.reason.into());
                 state.ended(Failure::Gone(Error::Ended { address, reason }));

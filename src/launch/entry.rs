@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use super::follow::{self, WorkerNotice, WorkerPlan};
 use super::local::{self, LocalOptions, WorkerKind};
@@ -27,6 +28,8 @@ pub const RANK: &str = "rank";
 pub const LIBRARIES: &str = "DCLUSTER_TASKS";
 const WORKERS: &str = "DCLUSTER_WORKERS";
 const THREADS: &str = "DCLUSTER_THREADS";
+/// Seconds that a client may be cut off.
+const CLIENT_LEASE: &str = "DCLUSTER_CLIENT_LEASE";
 const LEVEL: &str = "warn";
 
 /// Runs this process's part of the cluster, and the driver where the driver belongs.
@@ -224,6 +227,7 @@ fn setup(env: &Environment) -> Setup {
         connection_file: None,
         libraries: libraries.filter(|path| !path.is_empty()).map(PathBuf::from).collect(),
         announcement: Announcement::Silent,
+        client_lease: env.get(CLIENT_LEASE).and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs),
     }
 }
 

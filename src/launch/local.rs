@@ -132,8 +132,7 @@ impl LocalCluster {
         let scheduler = BoundScheduler::bind(&Reach::Machine, "local")?;
         let connection = scheduler.connection().clone();
         let file = scheduler.publish(setup.connection_file.as_deref())?;
-        let config =
-            SchedulerConfig { workers_expected: bindings.len() as u32, ..SchedulerConfig::default() };
+        let config = SchedulerConfig { workers_expected: bindings.len() as u32, ..setup.scheduler() };
         let scheduler = scheduler.start(config, notify.clone())?;
         let mut cluster = Self { scheduler, connection, file, threads: Vec::new(), processes: Vec::new() };
         for (rank, binding) in (0..).zip(bindings) {
@@ -222,7 +221,7 @@ pub fn lead_alone(setup: &Setup) -> Result<i32, LaunchError> {
     let file = scheduler.publish(setup.connection_file.as_deref())?;
     let guard = Arc::new(Guard::start(file.path())?);
     let ended = sender.clone();
-    let scheduler = scheduler.start(SchedulerConfig::default(), move |notice| drop(ended.send(notice)))?;
+    let scheduler = scheduler.start(setup.scheduler(), move |notice| drop(ended.send(notice)))?;
     ranks::announce(setup.announcement, &connection, file.path(), 0);
     let close_door = Box::new(move || drop(file));
     let (code, manner) =

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use super::driver::Program;
 use super::ending::{Manner, Notice};
@@ -21,7 +22,7 @@ use super::signals::{self, Heard, Scope};
 use super::way::{Met, Over};
 use super::{FINALIZE_MAX, LaunchError, leftovers, memory};
 use crate::registry::{Registry, RegistryError};
-use crate::scheduler::io::SchedulerConfig;
+use crate::scheduler::io::{CLIENT_LEASE, SchedulerConfig};
 use crate::security::ConnectionFile;
 use crate::topology::{self, Binding, Place};
 use crate::transport::tcp::Reach;
@@ -35,6 +36,19 @@ pub struct Setup {
     pub libraries: Vec<PathBuf>,
     /// What is printed when the cluster runs.
     pub announcement: Announcement,
+    /// How long the scheduler keeps what a client holds whose connection broke; zero for not at all, None for
+    /// [`CLIENT_LEASE`](crate::scheduler::io::CLIENT_LEASE).
+    pub client_lease: Option<Duration>,
+}
+
+impl Setup {
+    /// What its scheduler is started with, before anything is known of the workers.
+    pub fn scheduler(&self) -> SchedulerConfig {
+        SchedulerConfig {
+            client_lease: self.client_lease.unwrap_or(CLIENT_LEASE),
+            ..SchedulerConfig::default()
+        }
+    }
 }
 
 /// What rank 0 prints when the cluster runs.
@@ -101,7 +115,7 @@ pub fn lead(
         workers_expected: size.max(2) - 1,
         standing_by: agreement.turned_away.len() as u32,
         place: (size > 1).then_some(place),
-        ..SchedulerConfig::default()
+        ..setup.scheduler()
     };
     let file = scheduler.publish(setup.connection_file.as_deref())?;
     let guard = Arc::new(Guard::start(file.path())?);

@@ -223,26 +223,6 @@ fn watch(launch: &Launch, within: Duration) -> Result<Watchdog, LaunchError> {
     Ok(watchdog?)
 }
 
-/// Ends this rank if the ranks have not met over MPI in time. Rank 0 speaks for all.
-#[cfg(feature = "mpi")]
-fn watch(launch: &Launch, within: Duration) -> Result<Watchdog, LaunchError> {
-    let rank = launch.rank;
-    let grace = if rank == 0 { Duration::ZERO } else { OTHERS_GRACE };
-    let watchdog = Watchdog::start(within + grace, Exit::Launch.code(), move || {
-        let what = "the ranks did not meet over MPI";
-        let seconds = within.as_secs();
-        match rank {
-            0 => tracing::error!(
-                "{what} within {seconds} s: one of them did not start, or the network between them does not connect \
-                 ({}); {TIMEOUT} sets the seconds to wait",
-                super::mpi::library(),
-            ),
-            _ => tracing::debug!("{what} within {seconds} s, and rank 0 has not ended this one"),
-        }
-    });
-    Ok(watchdog?)
-}
-
 fn wait_max(env: &Environment) -> Duration {
     env.get(TIMEOUT).and_then(|seconds| seconds.parse().ok()).map_or(files::WAIT_MAX, Duration::from_secs)
 }

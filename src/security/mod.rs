@@ -12,7 +12,7 @@ pub mod tls;
 pub use connection_file::{ConnectionFile, ConnectionFileError, ConnectionFileGuard};
 pub use credentials::{Credentials, CredentialsError, RunCredentials};
 pub use run_directory::{FindError, Selector, Surroundings};
-pub use tls::TlsRole;
+pub use tls::{TlsRole, random_bits};
 
 #[cfg(test)]
 mod tests;

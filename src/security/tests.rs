@@ -18,6 +18,7 @@ fn file_at(scheduler: &str) -> ConnectionFile {
         package: "0.1.0".to_owned(),
         host: "n1".to_owned(),
         pid: 42,
+        session: None,
     };
     let credentials = Credentials::generate().unwrap().member;
     ConnectionFile::new("words", Some("123".to_owned()), scheduler, &hello, credentials)

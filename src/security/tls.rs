@@ -96,6 +96,17 @@ impl Credentials {
     }
 }
 
+/// 256 bits that nobody can guess.
+///
+/// # Errors
+/// If the system has no randomness.
+pub fn random_bits() -> Result<[u8; 32], CredentialsError> {
+    let mut bits = [0; 32];
+    let filled = provider().secure_random.fill(&mut bits);
+    filled.map_err(|_| CredentialsError::Tls("the system gives no random bits".to_owned()))?;
+    Ok(bits)
+}
+
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }

@@ -21,12 +21,14 @@ const UNREACHABLE: u8 = 7;
 const QUERY: u8 = 8;
 const CLOSE: u8 = 9;
 const FUNCTIONS: u8 = 10;
+const RECEIVED: u8 = 31;
 
 const NOTIFY: u8 = 33;
 const PLACED: u8 = 34;
 const REPLY: u8 = 35;
 const PEERS: u8 = 36;
 const CLOSING: u8 = 37;
+const RECEIVED_BY_CLIENT: u8 = 63;
 
 /// One call, as a client submits it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -245,6 +247,11 @@ impl ClientOutbox {
         self.outbox.single(FUNCTIONS, &functions);
     }
 
+    /// Acknowledges so much of the scheduler's stream, in bytes; see [`super::resume`].
+    pub fn received(&mut self, bytes: u64) {
+        self.outbox.single(RECEIVED, &bytes);
+    }
+
     /// Takes leave: every reference is given back.
     pub fn close(&mut self) {
         self.outbox.single(CLOSE, &());
@@ -293,6 +300,8 @@ pub enum ClientMessage<'a> {
     Query(u32, Query),
     /// Names of functions.
     Functions(Vec<FunctionName>),
+    /// It has received so much, in bytes.
+    Received(u64),
     /// The client leaves.
     Close,
 }
@@ -316,6 +325,7 @@ impl<'a> ClientMessage<'a> {
                 Self::Query(number, query)
             }
             FUNCTIONS => Self::Functions(decode("functions", body)?),
+            RECEIVED => Self::Received(decode("received", body)?),
             CLOSE => Self::Close,
             other => return Err(WireError::UnknownOpcode(other)),
         })
@@ -485,6 +495,11 @@ impl ToClientOutbox {
         self.outbox.single(PEERS, &peers);
     }
 
+    /// Acknowledges so much of the client's stream, in bytes; see [`super::resume`].
+    pub fn received(&mut self, bytes: u64) {
+        self.outbox.single(RECEIVED_BY_CLIENT, &bytes);
+    }
+
     /// The cluster ends.
     pub fn closing(&mut self, closing: &Closing) {
         self.outbox.single(CLOSING, closing);
@@ -502,6 +517,8 @@ pub enum ToClientMessage<'a> {
     Reply(u32, Result<String, String>),
     /// Workers that joined.
     Peers(Vec<Peer>),
+    /// The scheduler has received so much, in bytes.
+    Received(u64),
     /// The cluster ends.
     Closing(Closing),
 }
@@ -517,6 +534,7 @@ impl<'a> ToClientMessage<'a> {
                 Self::Reply(number, answer)
             }
             PEERS => Self::Peers(decode("peers", body)?),
+            RECEIVED_BY_CLIENT => Self::Received(decode("received", body)?),
             CLOSING => Self::Closing(decode("closing", body)?),
             other => return Err(WireError::UnknownOpcode(other)),
         })

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::frame::{self, Frame};
+use super::resume::SessionRequest;
 
 /// The first bytes of each hello.
 const MAGIC: [u8; 8] = *b"dcluster";
@@ -32,6 +33,9 @@ pub struct Hello {
     pub host: String,
     /// Its process id there, for people.
     pub pid: u32,
+    /// Of a client: which session it wants from the scheduler.
+    #[serde(default)]
+    pub session: Option<SessionRequest>,
 }
 
 /// A hash over all task functions that a program knows, and over what their encoding depends on.
@@ -252,6 +256,7 @@ mod tests {
             package: "0.1.0".to_owned(),
             host: "n1".to_owned(),
             pid: 7,
+            session: None,
         }
     }
 

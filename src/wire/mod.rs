@@ -10,6 +10,7 @@ pub mod columns;
 pub mod frame;
 pub mod handshake;
 pub mod peer;
+pub mod resume;
 #[cfg(test)]
 mod tests;
 pub mod worker;

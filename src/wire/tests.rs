@@ -260,6 +260,7 @@ fn read_from_client(opcode: u8, body: &[u8]) -> Result<Vec<Message>, super::Wire
         ClientMessage::Query(number, Query::Explain { key }) => read.push(Message::Query(number, key)),
         ClientMessage::Query(..) | ClientMessage::Functions(_) => {}
         ClientMessage::Close => read.push(Message::ClientClose),
+        ClientMessage::Received(_) => {}
     }
     Ok(read)
 }
@@ -303,7 +304,7 @@ fn read_to_client(opcode: u8, body: &[u8]) -> Result<Vec<Message>, super::WireEr
         ToClientMessage::Placed(placed) => read.push(Message::Placed(placed)),
         ToClientMessage::Reply(number, answer) => read.push(Message::Reply(number, answer)),
         ToClientMessage::Peers(peers) => read.push(Message::Peers(peers)),
-        ToClientMessage::Closing(_) => {}
+        ToClientMessage::Closing(_) | ToClientMessage::Received(_) => {}
     }
     Ok(read)
 }

@@ -1,7 +1,9 @@
-//! The client over real TLS, against a scheduler that runs each call as it comes.
+//! The client over real TLS, against a scheduler that runs each call as it comes; `cuts` against a real one.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod cuts;
 mod fake;
+mod relay;
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;

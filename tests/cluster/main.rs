@@ -5,6 +5,7 @@
 mod attach;
 mod commands;
 mod examples;
+mod lease;
 mod local;
 #[cfg(feature = "mpi")]
 mod mpi_task_libraries;

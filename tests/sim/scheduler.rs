@@ -148,7 +148,7 @@ impl Scheduler {
                 desk.ledger.watched(client, future);
                 core.unreachable(client, future, worker, desk).expect("clients keep the rules");
             }
-            ClientMessage::Query(..) | ClientMessage::Functions(_) => {}
+            ClientMessage::Query(..) | ClientMessage::Functions(_) | ClientMessage::Received(_) => {}
             ClientMessage::Close => {
                 desk.ledger.client_left(client);
                 core.client_left(client, desk);

@@ -44,6 +44,8 @@ impl Hub {
                 "host": peer.remote.hello.host,
                 "pid": peer.remote.hello.pid,
                 "address": peer.remote.address.to_string(),
+                "away_s": peer.session.absence(self.client_lease).map(|absence| absence.away.as_secs_f64()),
+                "lease_left_s": peer.session.absence(self.client_lease).map(|absence| absence.left.as_secs_f64()),
             })).collect::<Vec<_>>(),
         })
     }

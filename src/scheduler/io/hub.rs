@@ -1,16 +1,18 @@
 //! Core and outboxes side by side: frames are booked, effects become mail.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
+use super::lease::Session;
 use super::post::{ClientPeer, PeerId, Post, WorkerPeer};
-use super::{SchedulerConfig, StopHandle};
+use super::{End, SchedulerConfig, StopHandle};
 use crate::model::{ClientId, Tick, WorkerId};
 use crate::scheduler::core::recover::Departure;
 use crate::scheduler::core::{SchedulerCore, Violation};
@@ -19,6 +21,7 @@ use crate::transport::tcp::Remote;
 use crate::wire::client::{ClientMessage, Closing};
 use crate::wire::frame::Frame;
 use crate::wire::handshake::BuildHash;
+use crate::wire::resume::Token;
 use crate::wire::worker::{Join, Shutdown, WorkerMessage};
 use crate::wire::{Peer, WireError};
 
@@ -48,6 +51,10 @@ pub(super) struct Hub {
     pub(super) started: Instant,
     pub(super) address: String,
     pub(super) place: Option<Place>,
+    /// Clients by the tokens of their sessions.
+    pub(super) sessions: BTreeMap<Token, ClientId>,
+    /// How long a client may be away.
+    pub(super) client_lease: Duration,
     booked: Rc<Notify>,
     stop: StopHandle,
     workers_expected: u32,
@@ -67,6 +74,8 @@ impl Hub {
             started: Instant::now(),
             address: address.to_owned(),
             place: config.place.clone(),
+            sessions: BTreeMap::new(),
+            client_lease: config.client_lease,
             booked: Rc::new(Notify::new()),
             stop: config.stop.clone(),
             workers_expected: config.workers_expected,
@@ -87,11 +96,11 @@ impl Hub {
         self.post.clients.len() + self.post.workers.len()
     }
 
-    pub(super) fn client_joins(&mut self, remote: &Remote) -> PeerId {
+    pub(super) fn client_joins(&mut self, remote: &Remote, session: Session) -> ClientId {
         let client = ClientId(self.next_client);
         self.next_client += 1;
         self.core.client_joined(client);
-        self.post.clients.insert(client, ClientPeer::new(remote));
+        self.post.clients.insert(client, ClientPeer::new(remote, session));
         if let (Some(theirs), Some(ours)) = (remote.hello.build, self.build)
             && theirs != ours
         {
@@ -105,7 +114,7 @@ impl Hub {
             self.post.close(PeerId::Client(client));
         }
         self.booked.notify_one();
-        PeerId::Client(client)
+        client
     }
 
     /// A worker is connected; it takes part from its `Join` on.
@@ -131,7 +140,9 @@ impl Hub {
             PeerId::Client(client) => {
                 let message = ClientMessage::read(frame.opcode, &frame.body)?;
                 tracing::trace!(%client, opcode = frame.opcode, bytes = frame.body.len(), "from client");
-                self.book_client(client, message)
+                self.book_client(client, message)?;
+                self.post.client_said(client, frame);
+                Ok(())
             }
             PeerId::Worker(worker) => {
                 let message = WorkerMessage::read(frame.opcode, &frame.body)?;
@@ -179,7 +190,17 @@ impl Hub {
             ClientMessage::Functions(functions) => {
                 core.name_functions(functions.into_iter().map(|function| (function.id, function.name)));
             }
-            ClientMessage::Close => core.client_left(client, post),
+            ClientMessage::Received(bytes) => {
+                if let Some(peer) = post.clients.get_mut(&client) {
+                    peer.session.acknowledge(bytes)?;
+                }
+            }
+            ClientMessage::Close => {
+                if let Some(peer) = post.clients.get_mut(&client) {
+                    peer.session.has_closed = true;
+                }
+                core.client_left(client, post);
+            }
         }
         Ok(())
     }
@@ -276,18 +297,25 @@ impl Hub {
         joined.map(|(worker, join)| Peer { worker, address: join.address.clone() }).collect()
     }
 
-    /// A peer's connection ended: in order, or because of `end`.
-    pub(super) fn leaves(&mut self, peer: PeerId, end: &Result<(), String>) {
-        let ending = self.stop.stopped().is_some();
+    /// Whether the cluster ends.
+    pub(super) fn is_ending(&self) -> bool {
+        self.stop.stopped().is_some()
+    }
+
+    /// A peer has left: its connection ended in order, or otherwise.
+    pub(super) fn leaves(&mut self, peer: PeerId, end: &End) {
+        let ending = self.is_ending();
+        let end = end.as_result();
         match peer {
             PeerId::Client(client) => {
-                let remote = &self.post.clients[&client].remote;
+                let ClientPeer { remote, session, .. } = &self.post.clients[&client];
+                self.sessions.remove(session.token());
                 match end {
                     Ok(()) => info!(%client, %remote, "client left"),
-                    Err(error) => warn!(%client, %remote, error, "client lost"),
+                    Err(error) => warn!(%client, %remote, error, "client lost; what it held is released"),
                 }
                 if let Err(reason) = end {
-                    let closing = Closing { reason: reason.clone() };
+                    let closing = Closing { reason: reason.to_owned() };
                     self.post.client(client, |outbox| outbox.closing(&closing));
                 }
                 self.core.client_left(client, &mut self.post);
@@ -306,7 +334,7 @@ impl Hub {
                     }
                 }
                 if let Err(reason) = end {
-                    let shutdown = Shutdown { reason: reason.clone(), code: 70 };
+                    let shutdown = Shutdown { reason: reason.to_owned(), code: 70 };
                     self.post.worker(worker, |outbox| outbox.shutdown(&shutdown));
                 }
                 if !has_joined {
@@ -356,6 +384,7 @@ impl Hub {
         let now = Tick(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX));
         self.core.place(now, &mut self.post);
         self.post.deliver();
+        self.give_up_absent();
     }
 
     /// Notified when `peer` has mail.

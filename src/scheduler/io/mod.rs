@@ -3,10 +3,12 @@
 //! One thread does everything. A reader per connection books all that has arrived; one *placer* then lets the
 //! core place once and wakes the writers of those who have something to hear. While a write is under way,
 //! its outbox keeps filling, so load makes batches and idleness makes none.
-//! [`hub`] joins the core with [`post`], everybody's mail; [`answers`] tells people what the core knows.
+//! [`hub`] joins the core with [`post`], everybody's mail; [`lease`] has the clients' connections and what outlives
+//! them; [`answers`] tells people what the core knows.
 
 mod answers;
 mod hub;
+mod lease;
 mod post;
 
 use std::cell::RefCell;
@@ -24,7 +26,7 @@ use self::post::PeerId;
 use super::core::Tuning;
 use crate::model::error::with_causes;
 use crate::topology::Place;
-use crate::transport::tcp::{Connection, Listener, ReadHalf, WriteHalf};
+use crate::transport::tcp::{Connection, Listener, ReadError, ReadHalf, WriteHalf};
 use crate::wire::handshake::Role;
 use crate::wire::worker::Shutdown;
 
@@ -36,8 +38,11 @@ pub const WORKERS_LOST: i32 = 75;
 /// The exit code of a worker whose tasks are not those of the cluster.
 pub const TURNED_AWAY: i32 = 71;
 
+/// How long a client may be away, unless the configuration says otherwise.
+pub const CLIENT_LEASE: Duration = Duration::from_secs(60);
+
 /// What a scheduler is started with.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct SchedulerConfig {
     /// How it schedules.
     pub tuning: Tuning,
@@ -52,6 +57,35 @@ pub struct SchedulerConfig {
     pub place: Option<Place>,
     /// Counts workers that left before the end.
     pub workers_lost: Arc<AtomicU32>,
+    /// How long what a client holds is kept after its connection broke; zero for not at all.
+    pub client_lease: Duration,
+}
+
+impl Default for SchedulerConfig {
+    fn default() -> Self {
+        Self {
+            tuning: Tuning::default(),
+            stop: StopHandle::default(),
+            workers_expected: 0,
+            standing_by: 0,
+            place: None,
+            workers_lost: Arc::default(),
+            client_lease: CLIENT_LEASE,
+        }
+    }
+}
+
+/// How a peer's connection ended.
+#[derive(Debug)]
+enum End {
+    /// In order, as far as the connection goes.
+    Closed,
+    /// It broke.
+    Lost(String),
+    /// The peer said what it may not say.
+    Violation(String),
+    /// The peer has another.
+    Replaced,
 }
 
 /// Ends a scheduler, and with it the cluster, from any thread. The first reason counts.
@@ -145,11 +179,11 @@ async fn place(hub: Rc<RefCell<Hub>>) {
     }
 }
 
-/// One peer, from its handshake to its leaving.
+/// One connection, from its handshake to its end.
 async fn converse(hub: Rc<RefCell<Hub>>, connection: Connection) {
     let remote = connection.remote().clone();
     let peer = match remote.hello.role {
-        Role::Client => Ok(hub.borrow_mut().client_joins(&remote)),
+        Role::Client => return lease::converse(hub, connection).await,
         Role::Worker => Ok(hub.borrow_mut().worker_arrives(&remote)),
         Role::Scheduler | Role::Peer => Err(Refusal::Role),
     };
@@ -167,18 +201,45 @@ async fn converse(hub: Rc<RefCell<Hub>>, connection: Connection) {
 }
 
 /// Books what a peer says until it leaves; how that ended.
-async fn read(hub: &Rc<RefCell<Hub>>, peer: PeerId, mut reader: ReadHalf) -> Result<(), String> {
+async fn read(hub: &Rc<RefCell<Hub>>, peer: PeerId, mut reader: ReadHalf) -> End {
     loop {
         match reader.fill().await {
             Ok(true) => {}
-            Ok(false) => return Ok(()),
-            Err(error) => return Err(with_causes(&error)),
+            Ok(false) => return End::Closed,
+            Err(error) => return error.into(),
         }
-        while let Some(frame) = reader.next_frame().map_err(|error| with_causes(&error))? {
-            let mut hub = hub.borrow_mut();
-            hub.book(peer, &frame).map_err(|error| error.to_string())?;
+        loop {
+            match reader.next_frame() {
+                Ok(Some(frame)) => {
+                    if let Err(refusal) = hub.borrow_mut().book(peer, &frame) {
+                        return End::Violation(refusal.to_string());
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => return error.into(),
+            }
         }
         hub.borrow().booked().notify_one();
+    }
+}
+
+impl From<ReadError> for End {
+    fn from(error: ReadError) -> Self {
+        let reason = with_causes(&error);
+        match error {
+            ReadError::Frame { .. } => Self::Violation(reason),
+            ReadError::Truncated { .. } | ReadError::Lost { .. } => Self::Lost(reason),
+        }
+    }
+}
+
+impl End {
+    /// Ok if it was in order.
+    fn as_result(&self) -> Result<(), &str> {
+        match self {
+            Self::Closed | Self::Replaced => Ok(()),
+            Self::Lost(reason) | Self::Violation(reason) => Err(reason),
+        }
     }
 }
 

@@ -9,11 +9,13 @@ use std::time::Instant;
 use tokio::sync::Notify;
 use tracing::warn;
 
+use super::lease::Session;
 use crate::model::{ClientId, FutureId, TaskId, WorkerId};
 use crate::scheduler::core::Effects;
 use crate::transport::tcp::Remote;
 use crate::wire::Outbox;
 use crate::wire::client::{Outcome, Placed, ToClientOutbox};
+use crate::wire::frame::Frame;
 use crate::wire::worker::{Assignment, Join, Metrics, ToWorkerOutbox};
 
 /// Mail that a peer may leave unread; one that reads more slowly than this is cut off.
@@ -31,15 +33,18 @@ pub(super) enum PeerId {
 pub(super) struct Post {
     pub(super) clients: BTreeMap<ClientId, ClientPeer>,
     pub(super) workers: BTreeMap<WorkerId, WorkerPeer>,
+    /// Clients that were cut off.
+    pub(super) cut_off: Vec<ClientId>,
     /// Whose outbox got something since the last `place`.
     with_mail: Vec<PeerId>,
 }
 
-/// A connected client.
+/// A client that is connected, or away for less than its lease.
 pub(super) struct ClientPeer {
     pub(super) remote: Remote,
-    outbox: ToClientOutbox,
-    mailbox: Mailbox,
+    pub(super) session: Session,
+    pub(super) outbox: ToClientOutbox,
+    pub(super) mailbox: Mailbox,
 }
 
 /// A connected worker.
@@ -62,8 +67,9 @@ pub(super) struct Mailbox {
 }
 
 impl ClientPeer {
-    pub(super) fn new(remote: &Remote) -> Self {
-        Self { remote: remote.clone(), outbox: ToClientOutbox::default(), mailbox: Mailbox::new() }
+    pub(super) fn new(remote: &Remote, session: Session) -> Self {
+        let (outbox, mailbox) = (ToClientOutbox::default(), Mailbox::new());
+        Self { remote: remote.clone(), session, outbox, mailbox }
     }
 }
 
@@ -105,6 +111,15 @@ impl Post {
         (peer.metrics, peer.metrics_at) = (metrics, Instant::now());
     }
 
+    /// A frame of a client's is booked; it is told so now and then.
+    #[inline]
+    pub(super) fn client_said(&mut self, client: ClientId, frame: &Frame) {
+        let Some(peer) = self.clients.get_mut(&client) else { return };
+        if let Some(bytes) = peer.session.booked(frame) {
+            self.client(client, |outbox| outbox.received(bytes));
+        }
+    }
+
     /// Writes to a client, unless it has left.
     #[inline]
     pub(super) fn client(&mut self, client: ClientId, write: impl FnOnce(&mut ToClientOutbox)) {
@@ -136,13 +151,29 @@ impl Post {
     /// Wakes the writers of all who have mail; one who never reads is cut off.
     pub(super) fn deliver(&mut self) {
         for peer in std::mem::take(&mut self.with_mail) {
+            let retained_bytes = self.retained_bytes(peer);
             let Some((outbox, mailbox)) = self.parts(peer) else { continue };
-            let unread_bytes = outbox.len_bytes();
+            let unread_bytes = outbox.len_bytes() + retained_bytes;
             mailbox.mail.notify_one();
+            // More mail is looked at again, taken or not.
+            mailbox.has_mail = false;
             if unread_bytes > MAIL_BYTES_MAX {
                 mailbox.open = false;
                 warn!(?peer, unread_bytes, "a peer does not read its mail and is cut off");
+                if let PeerId::Client(client) = peer {
+                    self.cut_off.push(client);
+                }
             }
+        }
+    }
+
+    /// What a client was written and has not acknowledged.
+    fn retained_bytes(&self, peer: PeerId) -> usize {
+        match peer {
+            PeerId::Client(client) => {
+                self.clients.get(&client).map_or(0, |peer| peer.session.retained_bytes() as usize)
+            }
+            PeerId::Worker(_) => 0,
         }
     }
 

@@ -264,6 +264,15 @@ impl WriteHalf {
         Poll::Ready(Ok(()))
     }
 
+    /// Takes the start of `bytes` to be written, after what is pending; how much it took. For a loop that keeps
+    /// what it writes, and that ends with [`poll_flush`](Self::poll_flush).
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if !self.pending.is_empty() {
+            ready!(self.poll_flush(cx))?;
+        }
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
     /// Writes borrowed bytes, for bodies too large to copy; the header went out before.
     ///
     /// Must be polled to the end: a dropped future leaves a frame cut off.

@@ -19,6 +19,7 @@ use super::socket::Socket;
 use crate::security::{Credentials, CredentialsError, TlsRole};
 use crate::wire::frame::FrameLimit;
 use crate::wire::handshake::{Hello, Role};
+use crate::wire::resume::SessionRequest;
 
 /// First pause between attempts; it doubles.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -86,6 +87,12 @@ impl Connector {
         self
     }
 
+    /// Asks the scheduler for this session on connections made from here on.
+    pub fn with_session(mut self, request: SessionRequest) -> Self {
+        self.manners.hello.session = Some(request);
+        self
+    }
+
     /// Connects to `address` (`host:port`), trying for as long as `within` unless the host says that nobody
     /// listens there.
     pub async fn connect(&self, address: &str, within: Duration) -> Result<Connection, ConnectError> {
@@ -140,6 +147,16 @@ impl fmt::Debug for Connector {
 }
 
 impl ConnectError {
+    /// Whether its host says that nobody listens there.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Unreachable { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused)
+    }
+
+    /// Whether somebody is there who cannot be the one that was.
+    pub fn is_other_peer(&self) -> bool {
+        matches!(self, Self::Peer { source, .. } if !source.is_transient())
+    }
+
     fn is_transient(&self) -> bool {
         match self {
             // An address is told only once somebody listens there: a refusal means that this is over.

@@ -31,6 +31,7 @@ pub fn hello(role: Role, build: Option<BuildHash>) -> Hello {
         package: env!("CARGO_PKG_VERSION").to_owned(),
         host: crate::topology::host_name(),
         pid: std::process::id(),
+        session: None,
     }
 }
 
