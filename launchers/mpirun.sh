@@ -8,8 +8,6 @@
 #   - ranks are not bound: dcluster binds them itself (dcluster topo shows how);
 #   - a lost rank does not end the others (Open MPI 4). That mpirun then always ends with 0, so rank 0 leaves its
 #     exit code in the file DCLUSTER_EXIT_CODE_FILE, and this script ends with it;
-#   - data goes through UCX where this Open MPI has it, over shared memory and TCP but without CMA: the plain
-#     TCP transport, and CMA, take the surviving ranks down when one dies in the middle of a transfer;
 #   - on a machine outside any allocation, more ranks than cores are allowed: rank 0 only schedules.
 set -euo pipefail
 
@@ -42,37 +40,12 @@ in_allocation() {
     [ -n "${SLURM_JOB_ID:-}${PBS_JOBID:-}${LSB_JOBID:-}${FLUX_JOB_ID:-}" ]
 }
 
-# The ompi_info beside this mpirun (Debian names it ompi_info whatever mpirun is called).
-has_ucx() {
-    local beside
-    beside=$(dirname "$(command -v "$mpirun")")/ompi_info
-    [ -x "$beside" ] || beside=ompi_info
-    "$beside" --parsable --param pml ucx 2>/dev/null | grep -q '^mca:pml:ucx:'
-}
-
 case $version in
 *'(Open MPI)'*)
     set_default OMPI_MCA_hwloc_base_binding_policy none
     set_default OMPI_MCA_orte_enable_recovery 1
     # Inside Slurm, keep the allocation when one of its nodes fails.
     set_default OMPI_MCA_plm_slurm_args --no-kill
-    if has_ucx; then
-        set_default OMPI_MCA_pml ucx
-        # By default Open MPI takes UCX only on some fabrics.
-        set_default OMPI_MCA_pml_ucx_tls any
-        set_default OMPI_MCA_pml_ucx_devices any
-        # With InfiniBand and its kin, everything but CMA; the short list where there are none.
-        if compgen -G '/sys/class/infiniband/*' >/dev/null; then
-            set_default UCX_TLS ^cma
-        else
-            set_default UCX_TLS posix,tcp,self
-        fi
-        set_default UCX_LOG_LEVEL error
-        # Rust reports its own crashes.
-        set_default UCX_ERROR_SIGNALS ''
-    else
-        set_default OMPI_MCA_btl_vader_single_copy_mechanism none
-    fi
     if ! in_allocation; then
         set_default OMPI_MCA_rmaps_base_oversubscribe 1
         set_default PRTE_MCA_rmaps_default_mapping_policy :oversubscribe

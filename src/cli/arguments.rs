@@ -262,7 +262,7 @@ Environment:
   DCLUSTER_LOG               what to log: error, warn, info, debug, trace, or per module
   DCLUSTER_LOG_DIR           one log file per rank in this directory
   DCLUSTER_RUN_DIR           where connection files are, and where ranks meet without MPI
-  DCLUSTER_LAUNCH_TIMEOUT    seconds that ranks wait for each other without MPI";
+  DCLUSTER_LAUNCH_TIMEOUT    seconds that ranks wait for each other";
 
 const RUN_EXAMPLES: &str = "\
 Examples:

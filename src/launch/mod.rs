@@ -30,6 +30,8 @@ pub mod ranks;
 pub mod role;
 pub mod scheduler;
 pub mod signals;
+#[cfg(feature = "mpi")]
+mod watchdog;
 pub mod way;
 
 pub use crate::model::error::with_causes;

@@ -2,19 +2,63 @@
 //!
 //! The main thread initialises MPI (`MPI_THREAD_FUNNELED`) and is the only one to call it. After the meeting it never
 //! blocks in MPI: an idle rank must not poll. `MPI_Finalize` is called on the clean path only, under a watchdog.
+//!
+//! The ranks exchange what they know along a tree, child to parent and back. The library's own `MPI_Allgather` has pairs
+//! of ranks send to each other at the same moment; over TCP both then connect, and Open MPI 4.1 at times drops both
+//! connections (once in some 200 starts) and waits for ever.
 
-use std::thread;
+use std::fs;
 use std::time::Duration;
 
-use mpi::collective::CommunicatorCollectives as _;
-use mpi::datatype::PartitionMut;
 use mpi::environment::Universe;
-use mpi::topology::{Communicator as _, SimpleCommunicator};
-use mpi::{Count, Threading};
+use mpi::point_to_point::{Destination as _, Source as _};
+use mpi::topology::{Communicator as _, Process, SimpleCommunicator};
+use mpi::{Rank, Threading};
+use serde_bytes::ByteBuf;
 
 use super::LaunchError;
 use super::exit;
 use super::meet::Meeting;
+use super::watchdog::Watchdog;
+use crate::topology;
+
+/// Settings of Open MPI on any machine: no copies by CMA, which take the reader down when the other end dies in the
+/// middle of one; and crashes are reported by Rust.
+const ALWAYS: [(&str, &str); 3] = [
+    ("OMPI_MCA_btl_vader_single_copy_mechanism", "none"),
+    ("UCX_LOG_LEVEL", "error"),
+    ("UCX_ERROR_SIGNALS", ""),
+];
+/// With a fabric, the rest is as its administrators have it.
+const WITH_FABRIC: [(&str, &str); 1] = [("UCX_TLS", "^cma")];
+/// Without one, UCX wherever this Open MPI has it. Its own TCP transport breaks down on a message to a rank that is still
+/// in `MPI_Init`, which happens under srun (once in some 250 starts of four ranks), and when a rank dies in the middle of
+/// a transfer. (Debian excludes UCX by name; excluding the component `v`, which carries nothing, lets it in again, and
+/// leaves the choice to Open MPI where there is none.)
+const WITHOUT_FABRIC: [(&str, &str); 4] = [
+    ("OMPI_MCA_pml", "^v"),
+    ("OMPI_MCA_pml_ucx_tls", "any"),
+    ("OMPI_MCA_pml_ucx_devices", "any"),
+    ("UCX_TLS", "posix,tcp,self"),
+];
+/// Where Linux lists the adapters of fabrics: InfiniBand, Omni-Path, EFA; Slingshot.
+const FABRIC_ADAPTERS: [&str; 2] = ["/sys/class/infiniband", "/sys/class/cxi"];
+
+/// Makes settings that suit dcluster, where the user has made none. First thing in `main`, before any thread.
+pub fn set_defaults() {
+    if !is_open_mpi() {
+        return;
+    }
+    let has_adapter = |folder: &str| fs::read_dir(folder).is_ok_and(|mut adapters| adapters.next().is_some());
+    let of_network = match FABRIC_ADAPTERS.into_iter().any(has_adapter) {
+        true => &WITH_FABRIC[..],
+        false => &WITHOUT_FABRIC[..],
+    };
+    let all = ALWAYS.iter().chain(of_network).copied();
+    if let Err(error) = topology::set_environment(all.filter(|(name, _)| std::env::var_os(name).is_none())) {
+        tracing::debug!(%error, "the settings of Open MPI are left as they are");
+    }
+}
 
 /// MPI, initialised by this thread.
 pub struct World {
@@ -45,10 +89,8 @@ impl World {
 
     /// `MPI_Finalize`, which waits for all other ranks; the process ends with `code` if that takes longer than `bound`.
     pub fn finalize(self, bound: Duration, code: i32) {
-        let watchdog = thread::Builder::new().name("finalize-watchdog".to_owned()).spawn(move || {
-            thread::sleep(bound);
+        let watchdog = Watchdog::start(bound, code, || {
             tracing::debug!("MPI_Finalize did not return; leaving without it");
-            exit::at_once(code)
         });
         if watchdog.is_err() {
             exit::at_once(code);
@@ -79,29 +121,69 @@ impl Meeting for World {
     }
 
     fn all_gather(&mut self, _topic: &str, mine: &[u8]) -> Result<Vec<Vec<u8>>, LaunchError> {
-        let length = Count::try_from(mine.len()).map_err(LaunchError::nonsense)?;
-        let mut lengths: Vec<Count> = vec![0; self.ranks() as usize];
-        self.communicator.all_gather_into(&length, &mut lengths[..]);
-        let ends: Vec<Count> = lengths
-            .iter()
-            .scan(0, |end: &mut Count, length| {
-                *end += length;
-                Some(*end)
-            })
-            .collect();
-        let starts: Vec<Count> = ends.iter().zip(&lengths).map(|(end, length)| end - length).collect();
-        let mut all = vec![0u8; ends.last().copied().unwrap_or(0) as usize];
-        {
-            let mut parts = PartitionMut::new(&mut all[..], &lengths[..], &starts[..]);
-            self.communicator.all_gather_varcount_into(mine, &mut parts);
+        let (rank, size) = (self.rank(), self.size());
+        let mut subtree = vec![ByteBuf::from(mine)];
+        for child in children(rank, size) {
+            let (packed, _) = self.peer(child).receive_vec::<u8>();
+            subtree.extend(decode(&packed)?);
         }
-        let part = |(start, end): (&Count, &Count)| all[*start as usize..*end as usize].to_vec();
-        Ok(starts.iter().zip(&ends).map(part).collect())
+        let mut all = rmp_serde::to_vec(&subtree).map_err(LaunchError::nonsense)?;
+        if let Some(parent) = parent(rank) {
+            self.peer(parent).send(&all[..]);
+            all = self.peer(parent).receive_vec::<u8>().0;
+        }
+        for child in children(rank, size) {
+            self.peer(child).send(&all[..]);
+        }
+        Ok(decode(&all)?.into_iter().map(ByteBuf::into_vec).collect())
     }
+}
+
+impl World {
+    fn peer(&self, rank: u32) -> Process<'_> {
+        self.communicator.process_at_rank(rank as Rank)
+    }
+}
+
+/// The rank to which this one reports in a binomial tree; None for rank 0.
+fn parent(rank: u32) -> Option<u32> {
+    (rank > 0).then(|| rank & (rank - 1))
+}
+
+/// The ranks that report to this one. The subtrees of rank and children, one after the other, are ranks in their order.
+fn children(rank: u32, size: u32) -> impl Iterator<Item = u32> {
+    let branches = if rank == 0 { u32::BITS } else { rank.trailing_zeros() };
+    (0..branches)
+        .map_while(move |branch| rank.checked_add(1 << branch))
+        .take_while(move |child| *child < size)
+}
+
+fn decode(packed: &[u8]) -> Result<Vec<ByteBuf>, LaunchError> {
+    rmp_serde::from_slice(packed).map_err(LaunchError::nonsense)
 }
 
 impl std::fmt::Debug for World {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("World").field("rank", &self.communicator.rank()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The ranks of a subtree, in the order in which they are handed on.
+    fn subtree(rank: u32, size: u32) -> Vec<u32> {
+        std::iter::once(rank).chain(children(rank, size).flat_map(|child| subtree(child, size))).collect()
+    }
+
+    #[test]
+    fn the_tree_has_every_rank_once_and_in_order() {
+        for size in 1..70 {
+            assert_eq!(subtree(0, size), (0..size).collect::<Vec<_>>());
+            for rank in 0..size {
+                assert!(children(rank, size).all(|child| parent(child) == Some(rank)));
+            }
+        }
     }
 }

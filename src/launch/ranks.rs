@@ -77,6 +77,8 @@ pub fn lead(
     setup: &Setup,
     driver: DriverSpec,
 ) -> Result<i32, LaunchError> {
+    #[cfg(feature = "mpi")]
+    super::mpi::set_defaults();
     let (sender, receiver) = channel();
     listen_as_leader(&sender, &driver)?;
     let scheduler = BoundScheduler::bind(&Reach::network(), &launch.run)?;
@@ -111,6 +113,8 @@ pub fn lead(
 /// # Errors
 /// [`LaunchError`] if it does not find the others.
 pub fn follow(launch: &Launch, env: &Environment, setup: &Setup) -> Result<i32, LaunchError> {
+    #[cfg(feature = "mpi")]
+    super::mpi::set_defaults();
     one_thread_per_task();
     let (sender, receiver) = follow::notices();
     let heard = sender.clone();

@@ -6,15 +6,22 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+#[cfg(feature = "mpi")]
+use super::exit::Exit;
 use super::files::{self, FileMeeting};
 use super::meet::Meeting;
 use super::role::{Environment, Launch, Launcher};
+#[cfg(feature = "mpi")]
+use super::watchdog::Watchdog;
 use super::{LaunchError, process};
 
 /// Where ranks meet that cannot use MPI; the parent of one directory per launch.
 pub const DIRECTORY: &str = "DCLUSTER_RUN_DIR";
 /// Seconds that ranks wait for each other.
 pub const TIMEOUT: &str = "DCLUSTER_LAUNCH_TIMEOUT";
+/// How much longer other ranks wait than rank 0, which says what is wrong and whose end ends them.
+#[cfg(feature = "mpi")]
+const OTHERS_GRACE: Duration = Duration::from_secs(5);
 
 /// A way to meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +95,9 @@ pub fn choose(launch: &Launch, library: Library, env: &Environment) -> (Way, Opt
 /// The ranks of a launch, met; over MPI with the world they share.
 #[derive(Debug)]
 pub struct Met {
+    /// Until the ranks have met over MPI, whose calls return when it pleases.
+    #[cfg(feature = "mpi")]
+    watchdog: Option<Watchdog>,
     files: Option<FileMeeting>,
     #[cfg(feature = "mpi")]
     world: Option<super::mpi::World>,
@@ -101,6 +111,8 @@ impl Met {
     pub fn enter(launch: &Launch, env: &Environment) -> Result<Self, LaunchError> {
         let (way, remark) = choose(launch, Library::own(), env);
         let mut met = Self {
+            #[cfg(feature = "mpi")]
+            watchdog: None,
             files: None,
             #[cfg(feature = "mpi")]
             world: None,
@@ -112,12 +124,14 @@ impl Met {
         }
         #[cfg(feature = "mpi")]
         if way == Way::Mpi {
+            met.watchdog = Some(watch(launch, wait_max(env))?);
             let world = super::mpi::World::initialize()?;
             let seen = world.ranks();
             met.world = Some(world);
             if launch.size.is_none_or(|size| size == seen) {
                 return Ok(met);
             }
+            met.watchdog = None;
         }
         let _ = way;
         let size =
@@ -155,7 +169,7 @@ impl Met {
         self.files.as_mut().expect("a meeting is over MPI or through files")
     }
 
-    /// Leaves the directory of a meeting through files; MPI stays.
+    /// Ends the meeting: leaves its directory if it was one through files; MPI stays.
     pub fn adjourn(mut self) -> Over {
         self.files = None;
         Over {
@@ -195,6 +209,26 @@ pub fn run_directory(env: &Environment) -> PathBuf {
 
 fn directory(launch: &Launch, env: &Environment) -> PathBuf {
     run_directory(env).join("meetings").join(&launch.run)
+}
+
+/// Ends this rank if the ranks have not met over MPI in time. Rank 0 speaks for all.
+#[cfg(feature = "mpi")]
+fn watch(launch: &Launch, within: Duration) -> Result<Watchdog, LaunchError> {
+    let rank = launch.rank;
+    let grace = if rank == 0 { Duration::ZERO } else { OTHERS_GRACE };
+    let watchdog = Watchdog::start(within + grace, Exit::Launch.code(), move || {
+        let what = "the ranks did not meet over MPI";
+        let seconds = within.as_secs();
+        match rank {
+            0 => tracing::error!(
+                "{what} within {seconds} s: one of them did not start, or the network between them does not connect \
+                 ({}); {TIMEOUT} sets the seconds to wait",
+                super::mpi::library(),
+            ),
+            _ => tracing::debug!("{what} within {seconds} s, and rank 0 has not ended this one"),
+        }
+    });
+    Ok(watchdog?)
 }
 
 fn wait_max(env: &Environment) -> Duration {

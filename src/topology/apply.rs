@@ -4,6 +4,7 @@
 //! as warnings, because a rank that is not bound is slow and not broken.
 #![allow(unsafe_code)] // set_mempolicy has no safe wrapper, and the environment is process-wide.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 
@@ -106,11 +107,23 @@ pub fn thread_environment(cores_per_task: usize) -> Vec<(&'static str, String)> 
 /// # Errors
 /// [`TopologyError::ThreadsRunning`] if a second thread runs; nothing is set then.
 pub fn set_thread_environment(cores_per_task: usize) -> Result<(), TopologyError> {
+    set_environment(thread_environment(cores_per_task))
+}
+
+/// Puts variables into this process's environment, for libraries that read them when first used.
+///
+/// First thing in `main`, as [`set_thread_environment`].
+///
+/// # Errors
+/// [`TopologyError::ThreadsRunning`] if a second thread runs; nothing is set then.
+pub fn set_environment<V: AsRef<OsStr>>(
+    variables: impl IntoIterator<Item = (&'static str, V)>,
+) -> Result<(), TopologyError> {
     let threads = fs::read_dir("/proc/self/task").map_or(usize::MAX, Iterator::count);
     if threads != 1 {
         return Err(TopologyError::ThreadsRunning { threads });
     }
-    for (name, value) in thread_environment(cores_per_task) {
+    for (name, value) in variables {
         // SAFETY: this is the only thread of the process, counted above, so nothing reads the environment meanwhile.
         unsafe { std::env::set_var(name, value) };
     }

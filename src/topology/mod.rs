@@ -22,7 +22,7 @@ mod share;
 mod sysfs;
 mod verdict;
 
-pub use apply::{allowed_cpus, pin_thread, set_thread_environment, thread_environment};
+pub use apply::{allowed_cpus, pin_thread, set_environment, set_thread_environment, thread_environment};
 pub use binding::{
     Binding, DecidedBy, MemoryPolicy, RankRequest, RankRole, Sharing, Warning, WarningKind, plan,
 };

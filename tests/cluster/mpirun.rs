@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::stage::{ENDING_MAX, Stage, dcluster, example, signal, wait_for};
+use crate::stage::{ENDING_MAX, Stage, dcluster, example, is_open_mpi, signal, wait_for};
 
 /// `mpirun -n RANKS dcluster run` with a driver in shell.
 fn run(stage: &Stage, ranks: u32, script: &str) -> Command {
@@ -189,6 +189,38 @@ fn ranks_that_mpi_does_not_see_together_say_so_and_meet_over_tcp() {
         assert_eq!(end.output.contains("answer 42"), number == 0);
         assert_eq!(end.errors.contains("do not speak the same PMI"), number == 0, "{}", end.errors);
     }
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn open_mpi_goes_through_ucx_unless_the_user_says_otherwise() {
+    if !is_open_mpi() {
+        return;
+    }
+    let stage = Stage::new();
+    let chosen = |pml: Option<&str>| {
+        let mut command = run(&stage, 2, "true");
+        command.env("OMPI_MCA_pml_base_verbose", "10").envs(pml.map(|pml| ("OMPI_MCA_pml", pml)));
+        let end = stage.run(&mut command);
+        end.assert_code(0);
+        end.errors
+    };
+    let said = chosen(None);
+    assert!(said.contains("selected ucx best priority"), "{said}");
+    let said = chosen(Some("ob1"));
+    assert!(!said.contains("selected ucx best priority"), "{said}");
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn ranks_that_wait_in_vain_for_another_end_and_say_so() {
+    let stage = Stage::new();
+    let mut command = stage.mpirun(1);
+    // The second rank never comes to MPI.
+    command.arg(dcluster()).args([":", "-n", "1", "sleep", "600"]).env("DCLUSTER_LAUNCH_TIMEOUT", "1");
+    let end = stage.start(&mut command).end_within(ENDING_MAX);
+    end.assert_code(71);
+    assert!(end.errors.contains("did not meet over MPI within 1 s"), "{}", end.errors);
     stage.assert_nothing_left();
 }
 

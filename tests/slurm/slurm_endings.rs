@@ -95,10 +95,13 @@ fn with_pmix_a_dead_worker_ends_all_and_that_is_said_at_the_start() {
     assert!(text.contains("ends all ranks when one dies"), "{text}");
 }
 
-/// A cluster with a driver in shell, in a process group of its own.
+/// A cluster with a driver in shell, in a process group of its own; what it says is in the logs of the Slurm.
 fn start(job: &Job, way: &str, driver: &str) -> Child {
+    let said = fs::File::options().create(true).append(true).open(job.slurm.path().join("log/ranks"));
     let mut srun: Command = job.two_nodes(way);
-    srun.args([DCLUSTER, "run", "--", "sh", "-c", driver]).stdout(Stdio::null()).stderr(Stdio::null());
+    srun.args([DCLUSTER, "run", "--", "sh", "-c", driver])
+        .stdout(Stdio::null())
+        .stderr(said.expect("a file"));
     std::os::unix::process::CommandExt::process_group(&mut srun, 0);
     srun.spawn().expect("srun.sh starts")
 }
