@@ -111,6 +111,7 @@ fn one_worker(repeat: usize, size: &Size) -> anyhow::Result<Vec<Figure>> {
     let mut fresh = Fresh::default();
     let rates =
         (0..=repeat).map(|_| map_rate(&client, fresh.take(size.map_tasks))).collect::<Result<Vec<_>, _>>()?;
+    let relayed = bare_exchanges(Between::Relay, size.round_trips)?;
     let trips = round_trips(&client, fresh.take(size.round_trips as u64))?;
     let chains = (0..repeat)
         .map(|_| chain_us(&client, fresh.take(1).start, size.chain_links))
@@ -119,7 +120,9 @@ fn one_worker(repeat: usize, size: &Size) -> anyhow::Result<Vec<Figure>> {
         (0..repeat).map(|_| tree_rate(&client, fresh.take(size.tree_leaves))).collect::<Result<_, _>>()?;
     Ok(vec![
         Figure::of("noop_map_tasks_per_s", "tasks/s", rates[1..].to_vec()),
-        percentile("socket_round_trip_p50_us", &socket_round_trips(size.round_trips)?, 50),
+        percentile("socket_round_trip_p50_us", &bare_exchanges(Between::Nobody, size.round_trips)?, 50),
+        percentile("bare_tcp_exchange_p50_us", &relayed, 50),
+        percentile("bare_tcp_exchange_p99_us", &relayed, 99),
         percentile("roundtrip_p50_us", &trips, 50),
         percentile("roundtrip_p99_us", &trips, 99),
         Figure::of("chain_us_per_task", "us", chains),
@@ -150,18 +153,31 @@ fn map_rate(client: &Client, range: std::ops::Range<u64>) -> anyhow::Result<f64>
     Ok(rate)
 }
 
-/// Times of a bare exchange of 32 bytes between two threads over loopback, in microseconds, ascending: what a
-/// machine's sockets and wake-ups cost before anything is computed. A round trip of a task has four such hops.
-fn socket_round_trips(count: usize) -> anyhow::Result<Vec<f64>> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let mut near = TcpStream::connect(listener.local_addr()?)?;
-    let (mut far, _) = listener.accept()?;
-    near.set_nodelay(true)?;
-    far.set_nodelay(true)?;
-    let echo = std::thread::spawn(move || {
+/// Who stands between the two ends of a bare exchange.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Between {
+    /// Nobody: two hops, there and back.
+    Nobody,
+    /// A thread that passes every message on, as the scheduler does: four hops, as many as a task takes.
+    Relay,
+}
+
+/// Times of a bare exchange of 32 bytes between threads over loopback, in microseconds, ascending: what a
+/// machine's sockets and wake-ups cost before anything is computed.
+fn bare_exchanges(between: Between, count: usize) -> anyhow::Result<Vec<f64>> {
+    let (mut near, mut far) = socket_pair()?;
+    let mut threads = Vec::new();
+    if between == Between::Relay {
+        let (mut onward, end) = socket_pair()?;
+        let mut inward = std::mem::replace(&mut far, end);
+        threads.push(std::thread::spawn(move || {
+            while pass(&mut inward, &mut onward) && pass(&mut onward, &mut inward) {}
+        }));
+    }
+    threads.push(std::thread::spawn(move || {
         let mut message = [0; 32];
         while far.read_exact(&mut message).is_ok() && far.write_all(&message).is_ok() {}
-    });
+    }));
     let mut times = Vec::with_capacity(count);
     let mut message = [0; 32];
     for _ in 0..count {
@@ -171,9 +187,27 @@ fn socket_round_trips(count: usize) -> anyhow::Result<Vec<f64>> {
         times.push(started.elapsed().as_secs_f64() * 1e6);
     }
     drop(near);
-    ensure!(echo.join().is_ok(), "the echoing thread ended in a panic");
+    for thread in threads {
+        ensure!(thread.join().is_ok(), "a thread of the exchange ended in a panic");
+    }
     times.sort_by(f64::total_cmp);
     Ok(times)
+}
+
+/// Passes one message on; false if it cannot.
+fn pass(from: &mut TcpStream, to: &mut TcpStream) -> bool {
+    let mut message = [0; 32];
+    from.read_exact(&mut message).is_ok() && to.write_all(&message).is_ok()
+}
+
+/// Both ends of a connection over loopback.
+fn socket_pair() -> anyhow::Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let near = TcpStream::connect(listener.local_addr()?)?;
+    let (far, _) = listener.accept()?;
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
+    Ok((near, far))
 }
 
 /// Times from submit to result, in microseconds, ascending.
