@@ -17,8 +17,8 @@ DIR ?=
 
 # Every example by name: the stage `examples` runs each under mpirun and fails if examples/ holds another one.
 # EXAMPLE_ARGS_<name> are the arguments of one.
-EXAMPLES := as_completed attach blocking_client branches chains csv_sum exits future_life load_process_write \
-	map_two_inputs rosenbrock scatter tree_sum wait_first word_count
+EXAMPLES := as_completed attach blocking_client branches cancel chains csv_sum deadly_task exits future_life \
+	load_process_write map_two_inputs rosenbrock scatter tree_sum wait_first word_count
 EXAMPLE_ARGS_word_count := src tests examples
 EXAMPLE_SECONDS_MAX := 120
 

@@ -14,7 +14,9 @@ use dcluster::registry::Registry;
 use dcluster::registry::arguments::{put_input, put_value};
 use dcluster::topology::{CpuSet, allowed_cpus, pin_thread};
 use dcluster::wire::frame::{FrameLimit, FrameReader};
-use dcluster::wire::worker::{Assignment, Input, Source, ToWorkerMessage, ToWorkerOutbox, WorkerMessage};
+use dcluster::wire::worker::{
+    Assignment, Caution, Input, Source, ToWorkerMessage, ToWorkerOutbox, WorkerMessage,
+};
 use dcluster::worker::engine::{Engine, Reports};
 use dcluster::worker::executor::Executor;
 use smallvec::SmallVec;
@@ -119,7 +121,14 @@ fn frames(graph: Graph) -> Vec<(u8, Bytes)> {
         }
         let function = same::DEFINITION.id;
         let arguments = &arguments;
-        outbox.assign(&Assignment { task: TaskId(task), function, priority: 0, arguments, inputs });
+        outbox.assign(&Assignment {
+            task: TaskId(task),
+            function,
+            priority: 0,
+            caution: Caution::None,
+            arguments,
+            inputs,
+        });
         if (task + 1) % FRAME_TASKS == 0 || task + 1 == TASKS {
             let mut bytes = Vec::new();
             outbox.outbox().swap_into(&mut bytes);

@@ -58,7 +58,7 @@ fn main(client: blocking::Client) -> dcluster::Result<()> {
     // Cancelled is done, without a result; and not everybody's time is worth waiting for.
     let long = client.submit(nap::call(600_000));
     assert!(matches!(long.result_timeout(Duration::from_millis(10)), Err(Error::Timeout { .. })));
-    long.cancel();
+    long.cancel()?;
     assert!(long.done() && long.cancelled());
     println!("{}", long.result().expect_err("it was cancelled"));
     Ok(())

@@ -27,7 +27,7 @@ async fn main(client: Client) -> dcluster::Result<()> {
     let Done { done, not_done } = client.wait(&racers, ReturnWhen::FirstCompleted, None).await?;
     println!("first: {} done, {} not", done.len(), not_done.len());
     assert!(!done.is_empty() && done.len() + not_done.len() == racers.len());
-    client.cancel(&not_done, Force::No, "another one was faster");
+    client.cancel(&not_done, Force::No, "another one was faster").await?;
 
     // All; those that were cancelled are done as well.
     let ended = client.wait(&racers, ReturnWhen::AllCompleted, None).await?;

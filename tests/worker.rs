@@ -1,8 +1,9 @@
 //! A real worker under a scripted scheduler: tasks, values between workers, failures and the end.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::pending;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 use std::thread;
@@ -21,7 +22,9 @@ use dcluster::transport::data::{DataError, DataPool};
 use dcluster::transport::tcp::{Connection, Listener, Reach, ReadHalf, WriteHalf, hello};
 use dcluster::wire::Peer;
 use dcluster::wire::handshake::{BuildHash, Role};
-use dcluster::wire::worker::{Assignment, Input, Join, Shutdown, Source, ToWorkerOutbox, WorkerMessage};
+use dcluster::wire::worker::{
+    Assignment, Caution, Input, Join, Shutdown, Source, TaskReader, ToWorkerOutbox, WorkerMessage,
+};
 use dcluster::worker::{WorkerConfig, WorkerError, run};
 use smallvec::{SmallVec, smallvec};
 use tokio::sync::oneshot;
@@ -57,9 +60,28 @@ fn doze(millis: u64) -> u64 {
     millis
 }
 
+/// Says that it is at the door, and waits until that is open.
+#[dcluster::task]
+fn pass(knock: PathBuf, open: PathBuf) {
+    std::fs::write(knock, "").unwrap();
+    wait_for_file(&open);
+}
+
+fn wait_for_file(file: &Path) {
+    while !file.exists() {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
 fn registry() -> Arc<Registry> {
-    let tasks: [&'static TaskDefinition; 5] =
-        [&add::DEFINITION, &ramp::DEFINITION, &total::DEFINITION, &fall::DEFINITION, &doze::DEFINITION];
+    let tasks: [&'static TaskDefinition; 6] = [
+        &add::DEFINITION,
+        &ramp::DEFINITION,
+        &total::DEFINITION,
+        &fall::DEFINITION,
+        &doze::DEFINITION,
+        &pass::DEFINITION,
+    ];
     Arc::new(Registry::of(tasks).unwrap())
 }
 
@@ -79,6 +101,8 @@ struct Worker {
     reader: ReadHalf,
     writer: WriteHalf,
     outbox: ToWorkerOutbox,
+    /// How tasks are to be started.
+    caution: Caution,
     reports: VecDeque<Report>,
     stop: Option<oneshot::Sender<()>>,
     ended: std_mpsc::Receiver<Result<Shutdown, WorkerError>>,
@@ -89,6 +113,8 @@ enum Report {
     Finished { task: u64, inline: Option<Bytes>, nbytes: u64 },
     Failed { task: u64, error: Box<TaskError> },
     Returned(u64),
+    Started(u64),
+    Fenced(u64),
     Holds(u64, u64),
     Unavailable(u64, u64),
     Metrics { values: u64 },
@@ -163,6 +189,7 @@ impl Worker {
             reader,
             writer,
             outbox: ToWorkerOutbox::default(),
+            caution: Caution::None,
             reports: VecDeque::new(),
             stop: Some(stop),
             ended,
@@ -174,7 +201,14 @@ impl Worker {
             .iter()
             .map(|(input, source)| Input { task: TaskId(*input), source: source.clone() })
             .collect();
-        self.outbox.assign(&Assignment { task: TaskId(task), function, priority: 0, arguments, inputs });
+        self.outbox.assign(&Assignment {
+            task: TaskId(task),
+            function,
+            priority: 0,
+            caution: self.caution,
+            arguments,
+            inputs,
+        });
     }
 
     fn call<T: serde::Serialize>(&mut self, task: u64, definition: &TaskDefinition, arguments: &[T]) {
@@ -233,9 +267,11 @@ impl Worker {
                     reports.push_back(Report::Failed { task: failed.task.0, error });
                 }
             }
-            WorkerMessage::Returned(mut batch) => {
-                while let Some(task) = batch.next_task().unwrap() {
-                    reports.push_back(Report::Returned(task.0));
+            WorkerMessage::Returned(batch) => reports.extend(tasks(batch).map(Report::Returned)),
+            WorkerMessage::Started(batch) => reports.extend(tasks(batch).map(Report::Started)),
+            WorkerMessage::Fenced(mut batch) => {
+                while let Some(number) = batch.next_number().unwrap() {
+                    reports.push_back(Report::Fenced(number));
                 }
             }
             WorkerMessage::Holds(mut batch) => {
@@ -262,6 +298,10 @@ impl Worker {
     fn ended(&self) -> Result<Shutdown, WorkerError> {
         self.ended.recv_timeout(PATIENCE).expect("the worker ends")
     }
+}
+
+fn tasks(mut batch: TaskReader<'_>) -> impl Iterator<Item = u64> {
+    std::iter::from_fn(move || batch.next_task().unwrap().map(|task| task.0))
 }
 
 fn decode<T: Data>(flat: &[u8]) -> T {
@@ -522,4 +562,39 @@ async fn nonsense_from_the_scheduler_is_an_error_that_says_so() {
     worker.call(1, &doze::DEFINITION, &[500u64]);
     worker.flush().await;
     assert!(matches!(worker.ended(), Err(WorkerError::Protocol { .. })));
+}
+
+#[tokio::test]
+async fn fence_is_answered_behind_what_was_given_back_and_before_what_runs_ends() {
+    let mut cluster = Cluster::start().await;
+    let mut worker = cluster.worker(1).await;
+    let door = tempfile::tempdir().unwrap();
+    let [knock, open] = ["knock", "open"].map(|name| door.path().join(name));
+    worker.call(1, &pass::DEFINITION, &[&knock, &open]);
+    worker.call(2, &add::DEFINITION, &[1i64, 1]);
+    worker.flush().await;
+    wait_for_file(&knock);
+    [1, 2].into_iter().for_each(|task| worker.outbox.abandon(TaskId(task)));
+    worker.outbox.fence(77);
+    assert_eq!(worker.report().await, Report::Returned(2));
+    assert_eq!(worker.report().await, Report::Fenced(77));
+    std::fs::write(open, "").unwrap();
+    assert_eq!(worker.report().await, Report::Returned(1));
+}
+
+#[tokio::test]
+async fn task_under_caution_is_announced_and_then_runs() {
+    let mut cluster = Cluster::start().await;
+    let mut worker = cluster.worker(2).await;
+    worker.caution = Caution::Announce;
+    (0..100).for_each(|task| worker.call(task, &add::DEFINITION, &[20i64, 22]));
+    let mut running = BTreeSet::new();
+    for _ in 0..200 {
+        match worker.report().await {
+            Report::Started(task) => assert!(running.insert(task)),
+            Report::Finished { task, .. } => assert!(running.remove(&task), "{task} was not announced"),
+            other => panic!("{other:?}"),
+        }
+        assert!(running.len() <= 2, "{running:?} have no thread");
+    }
 }

@@ -193,14 +193,18 @@ impl Client {
         AsCompleted::new(&self.inner.link().session, futures)
     }
 
-    /// Cancels futures; see [`client::Client::cancel`].
+    /// Cancels futures, and waits until no task that was stopped can start any more; see
+    /// [`client::Client::cancel`].
+    ///
+    /// # Errors
+    /// As [`client::Client::cancel`].
     pub fn cancel<T, F: Borrow<Future<T>>>(
         &self,
         futures: impl IntoIterator<Item = F>,
         force: Force,
         reason: &str,
-    ) {
-        self.inner.cancel(asynchronous(futures), force, reason);
+    ) -> Result<()> {
+        wait_for(self.inner.cancel(asynchronous(futures), force, reason))
     }
 
     /// Runs failed tasks again, and the failed ones that they need.
@@ -263,6 +267,15 @@ impl Client {
 }
 
 impl<T> Future<T> {
+    /// Cancels it, and waits until its task, if it has not started by then, cannot start any more; see
+    /// [`client::Future::cancel`].
+    ///
+    /// # Errors
+    /// As [`client::Future::cancel`].
+    pub fn cancel(&self) -> Result<()> {
+        wait_for(self.begin_cancel())
+    }
+
     /// Waits until it is done, and returns why it failed; None if it did not.
     pub fn exception(&self) -> Option<Error> {
         wait_for(self.as_async().exception())

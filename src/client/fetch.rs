@@ -37,7 +37,7 @@ pub(super) async fn packed(reference: &Arc<Reference>) -> Result<Packed> {
                 tracing::debug!(key = reference.key(), reason = failed.reason, "not handed out");
                 reason = failed.reason;
                 let Some(worker) = failed.worker else { break };
-                report(session, reference, worker);
+                report(session, reference, stored.task, worker);
             }
         }
     }
@@ -45,9 +45,9 @@ pub(super) async fn packed(reference: &Arc<Reference>) -> Result<Packed> {
 }
 
 /// Has the scheduler say again where a result is.
-fn report(session: &Session, reference: &Reference, worker: WorkerId) {
+fn report(session: &Session, reference: &Reference, task: TaskId, worker: WorkerId) {
     let mut state = session.lock();
-    state.unreachable(reference.id(), worker);
+    state.unreachable(reference.id(), task, worker);
     session.appended(state, Urgency::Now);
 }
 

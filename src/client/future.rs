@@ -10,14 +10,16 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::Force;
 use super::call::Input;
+use super::cancel::{self, Cancelling};
 use super::error::{Error, Failure, Result};
 use super::fetch;
 use super::group::Until;
 use super::session::{Link, Session, Urgency};
 use super::table::SlotState;
 use crate::model::{Data, FutureId, Key, Value};
-use crate::wire::client::{Cancel, Query};
+use crate::wire::client::Query;
 
 /// The longest that `status` waits for the scheduler to say how a future is that nobody has asked about.
 const STATUS: Duration = Duration::from_secs(1);
@@ -52,7 +54,7 @@ const STATUS: Duration = Duration::from_secs(1);
 ///     assert_eq!(after.status(), Status::Error);
 ///
 ///     let unwanted = client.submit(half::call(8));
-///     unwanted.cancel();
+///     unwanted.cancel().await?; // from here on it does not start, if it has not
 ///     assert!(unwanted.done() && unwanted.cancelled());
 ///     assert!(matches!(unwanted.result().await, Err(Error::Cancelled { .. })));
 ///     Ok(())
@@ -145,16 +147,6 @@ impl<T, M> Future<T, M> {
         self.status() == Status::Cancelled
     }
 
-    /// Cancels it: at once here, and on the cluster if nobody else wants the result.
-    pub fn cancel(&self) {
-        let cancel = Cancel {
-            futures: vec![self.reference.id],
-            force: false,
-            reason: "its holder called `cancel`".to_owned(),
-        };
-        self.session().cancel(&cancel);
-    }
-
     /// Runs a failed task again, and the failed ones that it needs. Does nothing unless it failed.
     pub fn retry(&self) {
         let session = self.session();
@@ -182,6 +174,10 @@ impl<T, M> Future<T, M> {
         session.appended(state, Urgency::Soon);
     }
 
+    pub(super) fn begin_cancel(&self) -> Cancelling {
+        cancel::cancel(self.session(), std::slice::from_ref(self), Force::No, "its holder called `cancel`")
+    }
+
     /// What a call holds if this future is one of its arguments.
     pub fn input(&self) -> Input {
         Input { future: self.reference.id, key: self.reference.key, hold: self.reference.clone() }
@@ -206,6 +202,17 @@ impl<T, M> Future<T, M> {
 }
 
 impl<T> Future<T> {
+    /// Cancels it: at once here, and on the cluster if nobody else wants the result.
+    ///
+    /// What is returned may be dropped. Awaited, it is over when the task, if it has not started by then, cannot
+    /// start any more; a task that runs goes on, and its result is dropped.
+    ///
+    /// # Errors
+    /// That of a connection that was lost or closed before the answer came.
+    pub fn cancel(&self) -> Cancelling {
+        self.begin_cancel()
+    }
+
     /// Waits until it is done, and returns why it failed; None if it did not.
     pub async fn exception(&self) -> Option<Error> {
         self.reference.settled(None).await.err()

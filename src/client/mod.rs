@@ -7,6 +7,7 @@
 pub mod argument;
 pub mod blocking;
 pub mod call;
+mod cancel;
 mod completed;
 mod connect;
 mod error;
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 pub use argument::IntoArgument;
 pub use call::Call;
+pub use cancel::Cancelling;
 pub use completed::{AsCompleted, Timed};
 pub use error::{Error, Result};
 pub use future::{Async, Blocking, Future, Status};
@@ -44,7 +46,7 @@ pub use wait::{Done, ReturnWhen};
 
 use crate::model::{Data, WorkerId};
 use crate::security::{ConnectionFile, Selector};
-use crate::wire::client::{Cancel, Query};
+use crate::wire::client::Query;
 use session::{Link, Urgency, within};
 
 /// Whether a cancel also takes the result from others who want it.
@@ -305,16 +307,30 @@ impl Client {
 
     /// Cancels futures: at once here; on the cluster if nobody else wants the results, or by force.
     ///
-    /// `reason` comes back in the error of each, and of what depends on them.
+    /// `reason` comes back in the error of each, and of what depends on them. What is returned may be dropped;
+    /// awaited, it is over when no task that was stopped can start any more. Tasks that run go on, and their results
+    /// are dropped.
+    ///
+    /// ```
+    /// # use dcluster::prelude::*;
+    /// # #[dcluster::task(impure)] fn nap(ms: u64) { std::thread::sleep(std::time::Duration::from_millis(ms)) }
+    /// # #[dcluster::main] async fn main(client: Client) -> dcluster::Result<()> {
+    /// let naps = client.map(nap::call, [20; 100]);
+    /// client.cancel(&naps, Force::No, "good morning").await?;
+    /// assert!(naps.iter().all(|nap| nap.cancelled()));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Foreign`], or that of a connection that was lost or closed before the answer came.
     pub fn cancel<T, F: Borrow<Future<T>>>(
         &self,
         futures: impl IntoIterator<Item = F>,
         force: Force,
         reason: &str,
-    ) {
-        let futures = futures.into_iter().map(|future| future.borrow().id()).collect();
-        let cancel = Cancel { futures, force: force == Force::Yes, reason: reason.to_owned() };
-        self.link.session.cancel(&cancel);
+    ) -> Cancelling {
+        let futures: Vec<_> = futures.into_iter().map(|future| future.borrow().clone()).collect();
+        cancel::cancel(&self.link.session, &futures, force, reason)
     }
 
     /// Runs failed tasks again, and the failed ones that they need.

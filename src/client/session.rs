@@ -19,7 +19,7 @@ use super::line::Line;
 use super::state::{Effects, Io, Job, State};
 use crate::model::{FutureId, WorkerId};
 use crate::transport::data::DataPool;
-use crate::wire::client::{Cancel, Query, ToClientMessage};
+use crate::wire::client::{Query, ToClientMessage};
 use crate::wire::{WireError, frame::Frame};
 
 /// How soon what was appended has to leave.
@@ -180,17 +180,6 @@ impl Session {
         let effects = state.effects();
         drop(state);
         self.perform(effects);
-    }
-
-    /// Cancels futures: here at once, there as the message says.
-    pub(super) fn cancel(&self, cancel: &Cancel) {
-        let mut state = self.lock();
-        if state.end.is_none() {
-            state.outbox.cancel(cancel);
-        }
-        let reason = cancel.reason.as_str().into();
-        cancel.futures.iter().for_each(|id| state.cancelled(*id, &reason));
-        self.appended(state, Urgency::Now);
     }
 
     /// Wakes the connection's thread whatever it does.

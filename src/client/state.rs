@@ -16,7 +16,7 @@ use super::error::Failure;
 use super::group::{Group, Groups, Until};
 use super::table::{Listener, Slot, SlotState, Stored, Table};
 use crate::model::error::TaskError;
-use crate::model::{FunctionId, FutureId, WorkerId};
+use crate::model::{FunctionId, FutureId, TaskId, WorkerId};
 use crate::wire::client::{ClientOutbox, FunctionName, NotifyReader, Outcome, Placed, Submission};
 use crate::wire::{Peer, WireError};
 
@@ -187,13 +187,13 @@ impl State {
         true
     }
 
-    /// Forgets where a value is: it will be said again.
-    pub(super) fn unreachable(&mut self, id: FutureId, worker: WorkerId) {
+    /// Forgets where a value is, unless that was said anew since: it will be said again.
+    pub(super) fn unreachable(&mut self, id: FutureId, task: TaskId, worker: WorkerId) {
         let Some(slot) = self.table.slot(id) else { return };
-        if matches!(slot.state, SlotState::Stored(_)) && self.end.is_none() {
+        if matches!(&slot.state, SlotState::Stored(stored) if stored.task == task) && self.end.is_none() {
             slot.state = SlotState::Pending;
             slot.watched = true;
-            self.outbox.unreachable(id, worker);
+            self.outbox.unreachable(id, task, worker);
         }
     }
 

@@ -95,6 +95,8 @@ pub struct Closing {
 /// Which futures to cancel, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancel {
+    /// Comes back in the `Reply` that acknowledges it; numbered with the queries.
+    pub number: u32,
     /// The futures of this client.
     pub futures: Vec<FutureId>,
     /// Whether other clients' references are cancelled too.
@@ -222,7 +224,7 @@ impl ClientOutbox {
         self.outbox.item(RETRY).columns[0].put_delta(u64::from(future.0));
     }
 
-    /// Cancels futures.
+    /// Cancels futures; answered by one `Reply`, when no task that this stops can start any more.
     pub fn cancel(&mut self, cancel: &Cancel) {
         self.outbox.single(CANCEL, cancel);
     }
@@ -232,9 +234,10 @@ impl ClientOutbox {
         self.outbox.single(SCATTER, scatter);
     }
 
-    /// Says that `worker` did not hand out the value of `future`; the future is watched again.
-    pub fn unreachable(&mut self, future: FutureId, worker: WorkerId) {
-        self.outbox.single(UNREACHABLE, &(future, worker));
+    /// Says that `worker` did not hand out the value of `future`, which was said to be that of `task`; the
+    /// future is watched again.
+    pub fn unreachable(&mut self, future: FutureId, task: TaskId, worker: WorkerId) {
+        self.outbox.single(UNREACHABLE, &(future, task, worker));
     }
 
     /// Asks a question.
@@ -294,8 +297,8 @@ pub enum ClientMessage<'a> {
     Cancel(Cancel),
     /// Values to place.
     Scatter(Scatter),
-    /// A fetch that failed.
-    Unreachable(FutureId, WorkerId),
+    /// A fetch that failed: of this future, under this name, from this worker.
+    Unreachable(FutureId, TaskId, WorkerId),
     /// A question and its number.
     Query(u32, Query),
     /// Names of functions.
@@ -317,8 +320,8 @@ impl<'a> ClientMessage<'a> {
             CANCEL => Self::Cancel(decode("cancel", body)?),
             SCATTER => Self::Scatter(decode("scatter", body)?),
             UNREACHABLE => {
-                let (future, worker) = decode("unreachable", body)?;
-                Self::Unreachable(future, worker)
+                let (future, task, worker) = decode("unreachable", body)?;
+                Self::Unreachable(future, task, worker)
             }
             QUERY => {
                 let (number, query) = decode("query", body)?;
@@ -485,7 +488,7 @@ impl ToClientOutbox {
         self.outbox.single(PLACED, &placed);
     }
 
-    /// Answers a `Query`: JSON text, or the reason why there is none.
+    /// Answers a `Query` with JSON text or the reason why there is none, or acknowledges a `Cancel`.
     pub fn reply(&mut self, number: u32, answer: &Result<String, String>) {
         self.outbox.single(REPLY, &(number, answer));
     }
@@ -513,7 +516,7 @@ pub enum ToClientMessage<'a> {
     Notify(NotifyReader<'a>),
     /// Where scattered values go.
     Placed(Vec<Placed>),
-    /// The answer to a question.
+    /// The answer to a question, or to a cancel.
     Reply(u32, Result<String, String>),
     /// Workers that joined.
     Peers(Vec<Peer>),

@@ -27,7 +27,7 @@ enum Message {
     Retry(u32),
     Cancel(Cancel),
     Scatter(Scatter),
-    Unreachable(u32, u32),
+    Unreachable(u32, u64, u32),
     Query(u32, String),
     ClientClose,
     Notify(u32, Told),
@@ -36,13 +36,14 @@ enum Message {
     Peers(Vec<Peer>),
     Assign {
         task: u64,
-        run: (u64, i32),
+        run: (u64, i32, Caution),
         arguments: Vec<u8>,
         inputs: Vec<(u64, From)>,
     },
     Retract(u64),
     Abandon(u64),
     Free(u64),
+    Fence(u64),
     Finished {
         task: u64,
         duration_us: u64,
@@ -55,6 +56,8 @@ enum Message {
         error: Vec<u8>,
     },
     Returned(u64),
+    Started(u64),
+    Fenced(u64),
     Holds(u64, u64),
     Unavailable(u64, u64),
     Metrics(Metrics),
@@ -107,11 +110,13 @@ fn from_client() -> impl Strategy<Value = Vec<Message>> {
         1 => any::<u32>().prop_map(Message::Watch),
         1 => any::<u32>().prop_map(Message::Release),
         1 => any::<u32>().prop_map(Message::Retry),
-        1 => (vec(any::<u32>().prop_map(FutureId), 0..5), any::<bool>(), ".{0,9}")
-            .prop_map(|(futures, force, reason)| Message::Cancel(Cancel { futures, force, reason })),
+        1 => (any::<u32>(), vec(any::<u32>().prop_map(FutureId), 0..5), any::<bool>(), ".{0,9}").prop_map(
+            |(number, futures, force, reason)| Message::Cancel(Cancel { number, futures, force, reason })
+        ),
         1 => (vec(value, 0..4), vec(any::<u32>().prop_map(WorkerId), 0..3))
             .prop_map(|(values, workers)| Message::Scatter(Scatter { values, workers })),
-        1 => any::<(u32, u32)>().prop_map(|(future, worker)| Message::Unreachable(future, worker)),
+        1 => any::<(u32, u64, u32)>()
+            .prop_map(|(future, task, worker)| Message::Unreachable(future, task, worker)),
         1 => (any::<u32>(), ".{0,9}").prop_map(|(number, key)| Message::Query(number, key)),
         1 => Just(Message::ClientClose),
     ];
@@ -151,7 +156,8 @@ fn to_worker() -> impl Strategy<Value = Vec<Message>> {
         Just(From::Local),
         (any::<u64>(), vec(any::<u32>(), 0..5)).prop_map(|(nbytes, holders)| From::Remote(nbytes, holders)),
     ];
-    let run = (few([0, 1, 2, u64::MAX]), few([0, 1, i32::MIN, i32::MAX]));
+    let caution = prop::sample::select(vec![Caution::None, Caution::Announce]);
+    let run = (few([0, 1, 2, u64::MAX]), few([0, 1, i32::MIN, i32::MAX]), caution);
     let assign = (run, bytes(), vec((any::<u64>(), from), 0..4))
         .prop_map(|(run, arguments, inputs)| Message::Assign { task: 0, run, arguments, inputs });
     let message = prop_oneof![
@@ -159,6 +165,7 @@ fn to_worker() -> impl Strategy<Value = Vec<Message>> {
         1 => any::<u64>().prop_map(Message::Retract),
         1 => any::<u64>().prop_map(Message::Abandon),
         1 => any::<u64>().prop_map(Message::Free),
+        1 => any::<u64>().prop_map(Message::Fence),
         1 => peers(),
     ];
     // A task is assigned again only after its answer: never twice in one batch.
@@ -185,6 +192,8 @@ fn from_worker() -> impl Strategy<Value = Vec<Message>> {
         2 => (any::<u64>(), any::<u64>(), bytes())
             .prop_map(|(task, duration_us, error)| Message::Failed { task, duration_us, error }),
         1 => any::<u64>().prop_map(Message::Returned),
+        1 => any::<u64>().prop_map(Message::Started),
+        1 => any::<u64>().prop_map(Message::Fenced),
         1 => any::<(u64, u64)>().prop_map(|(task, nbytes)| Message::Holds(task, nbytes)),
         1 => (any::<u64>(), 0..=u64::from(u32::MAX)).prop_map(|(task, holder)| Message::Unavailable(task, holder)),
         1 => any::<(u64, u64, u32)>().prop_map(|(resident_bytes, values, running)| {
@@ -225,7 +234,9 @@ fn write_from_client(outbox: &mut ClientOutbox, message: &Message) {
         Message::Retry(future) => outbox.retry(FutureId(*future)),
         Message::Cancel(cancel) => outbox.cancel(cancel),
         Message::Scatter(scatter) => outbox.scatter(scatter),
-        Message::Unreachable(future, worker) => outbox.unreachable(FutureId(*future), WorkerId(*worker)),
+        Message::Unreachable(future, task, worker) => {
+            outbox.unreachable(FutureId(*future), TaskId(*task), WorkerId(*worker));
+        }
         Message::Query(number, key) => outbox.query(*number, &Query::Explain { key: key.clone() }),
         Message::ClientClose => outbox.close(),
         other => panic!("{other:?} is not said by a client"),
@@ -256,7 +267,9 @@ fn read_from_client(opcode: u8, body: &[u8]) -> Result<Vec<Message>, super::Wire
         ClientMessage::Retry(mut futures) => each_future(&mut futures, |f| read.push(Message::Retry(f)))?,
         ClientMessage::Cancel(cancel) => read.push(Message::Cancel(cancel)),
         ClientMessage::Scatter(scatter) => read.push(Message::Scatter(scatter)),
-        ClientMessage::Unreachable(future, worker) => read.push(Message::Unreachable(future.0, worker.0)),
+        ClientMessage::Unreachable(future, task, worker) => {
+            read.push(Message::Unreachable(future.0, task.0, worker.0));
+        }
         ClientMessage::Query(number, Query::Explain { key }) => read.push(Message::Query(number, key)),
         ClientMessage::Query(..) | ClientMessage::Functions(_) => {}
         ClientMessage::Close => read.push(Message::ClientClose),
@@ -311,7 +324,7 @@ fn read_to_client(opcode: u8, body: &[u8]) -> Result<Vec<Message>, super::WireEr
 
 fn write_to_worker(outbox: &mut ToWorkerOutbox, message: &Message) {
     match message {
-        Message::Assign { task, run: (function, priority), arguments, inputs } => {
+        Message::Assign { task, run: (function, priority, caution), arguments, inputs } => {
             let input = |(task, from): &'_ (u64, From)| {
                 let source = match from {
                     From::Inline(_) | From::Local => Source::Local,
@@ -325,6 +338,7 @@ fn write_to_worker(outbox: &mut ToWorkerOutbox, message: &Message) {
                 task: TaskId(*task),
                 function: FunctionId(*function),
                 priority: *priority,
+                caution: *caution,
                 arguments,
                 inputs: inputs.iter().map(input).collect(),
             };
@@ -338,6 +352,7 @@ fn write_to_worker(outbox: &mut ToWorkerOutbox, message: &Message) {
         Message::Retract(task) => outbox.retract(TaskId(*task)),
         Message::Abandon(task) => outbox.abandon(TaskId(*task)),
         Message::Free(task) => outbox.free(TaskId(*task)),
+        Message::Fence(number) => outbox.fence(*number),
         Message::Peers(peers) => outbox.peers(peers),
         other => panic!("{other:?} is not said to a worker"),
     }
@@ -358,7 +373,7 @@ fn read_to_worker(opcode: u8, body: &[u8]) -> Result<Vec<Message>, super::WireEr
                 });
                 read.push(Message::Assign {
                     task: assignment.task.0,
-                    run: (assignment.function.0, assignment.priority),
+                    run: (assignment.function.0, assignment.priority, assignment.caution),
                     arguments: assignment.arguments.to_vec(),
                     inputs: inputs.collect(),
                 });
@@ -367,6 +382,7 @@ fn read_to_worker(opcode: u8, body: &[u8]) -> Result<Vec<Message>, super::WireEr
         ToWorkerMessage::Retract(mut tasks) => each_task(&mut tasks, |t| read.push(Message::Retract(t)))?,
         ToWorkerMessage::Abandon(mut tasks) => each_task(&mut tasks, |t| read.push(Message::Abandon(t)))?,
         ToWorkerMessage::Free(mut tasks) => each_task(&mut tasks, |t| read.push(Message::Free(t)))?,
+        ToWorkerMessage::Fence(mut numbers) => each_number(&mut numbers, |n| read.push(Message::Fence(n)))?,
         ToWorkerMessage::Peers(peers) => read.push(Message::Peers(peers)),
         ToWorkerMessage::Shutdown(_) => {}
     }
@@ -385,6 +401,8 @@ fn write_from_worker(outbox: &mut WorkerOutbox, message: &Message) {
             outbox.failed(&Failed { task: TaskId(*task), duration_us: *duration_us, error });
         }
         Message::Returned(task) => outbox.returned(TaskId(*task)),
+        Message::Started(task) => outbox.started(TaskId(*task)),
+        Message::Fenced(number) => outbox.fenced(*number),
         Message::Holds(task, nbytes) => outbox.holds(TaskId(*task), *nbytes),
         Message::Unavailable(task, holder) => outbox.unavailable(TaskId(*task), WorkerId(*holder as u32)),
         Message::Metrics(metrics) => outbox.metrics(metrics),
@@ -407,6 +425,8 @@ fn read_from_worker(opcode: u8, body: &[u8]) -> Result<Vec<Message>, super::Wire
             }
         }
         WorkerMessage::Returned(mut tasks) => each_task(&mut tasks, |t| read.push(Message::Returned(t)))?,
+        WorkerMessage::Started(mut tasks) => each_task(&mut tasks, |t| read.push(Message::Started(t)))?,
+        WorkerMessage::Fenced(mut numbers) => each_number(&mut numbers, |n| read.push(Message::Fenced(n)))?,
         WorkerMessage::Holds(mut pairs) => {
             while let Some((task, nbytes)) = pairs.next_pair()? {
                 read.push(Message::Holds(task.0, nbytes));
@@ -433,6 +453,13 @@ fn each_future(futures: &mut FutureReader<'_>, mut book: impl FnMut(u32)) -> Res
 fn each_task(tasks: &mut TaskReader<'_>, mut book: impl FnMut(u64)) -> Result<(), super::WireError> {
     while let Some(task) = tasks.next_task()? {
         book(task.0);
+    }
+    Ok(())
+}
+
+fn each_number(numbers: &mut NumberReader<'_>, mut book: impl FnMut(u64)) -> Result<(), super::WireError> {
+    while let Some(number) = numbers.next_number()? {
+        book(number);
     }
     Ok(())
 }
@@ -496,7 +523,7 @@ proptest! {
 
     #[test]
     fn hostile_columns_are_errors(
-        opcode in prop::sample::select((1..=10).chain(33..=37).chain(65..=70).chain(97..=103).collect::<Vec<u8>>()),
+        opcode in prop::sample::select((1..=10).chain(33..=37).chain(65..=71).chain(97..=105).collect::<Vec<u8>>()),
         count in prop_oneof![0..5u32, Just(u32::MAX)],
         columns in vec(vec(prop_oneof![0..4u8, any::<u8>()], 0..40), 0..6),
     ) {

@@ -2,7 +2,10 @@
 //!
 //! [`ToWorkerOutbox`] writes what the scheduler says, [`ToWorkerMessage`] reads it on the worker;
 //! [`WorkerOutbox`] writes the reports and [`WorkerMessage`] reads them. Each `Assign` is answered by exactly
-//! one of `Finished`, `Failed`, `Returned`: with that the scheduler never guesses what a worker still has.
+//! one of `Finished`, `Failed`, `Returned`: with that the scheduler never guesses what a worker still has. Each
+//! `Fence` is answered by one `Fenced`: all that was said before has been booked.
+
+mod lists;
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -11,6 +14,7 @@ use super::batch::{BatchReader, Outbox, decode};
 use super::columns::ColumnReader;
 use super::{Peer, WireError};
 use crate::model::{FunctionId, TaskId, WorkerId};
+pub use lists::{NumberReader, PairReader, TaskReader};
 
 const ASSIGN: u8 = 65;
 const RETRACT: u8 = 66;
@@ -18,6 +22,7 @@ const ABANDON: u8 = 67;
 const FREE: u8 = 68;
 const TO_WORKER_PEERS: u8 = 69;
 const SHUTDOWN: u8 = 70;
+const FENCE: u8 = 71;
 
 const JOIN: u8 = 97;
 const FINISHED: u8 = 98;
@@ -26,6 +31,8 @@ const RETURNED: u8 = 100;
 const HOLDS: u8 = 101;
 const UNAVAILABLE: u8 = 102;
 const METRICS: u8 = 103;
+const STARTED: u8 = 104;
+const FENCED: u8 = 105;
 
 /// One task for a worker to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,10 +43,22 @@ pub struct Assignment<'a> {
     pub function: FunctionId,
     /// Higher runs first.
     pub priority: i32,
+    /// How it is to be started.
+    pub caution: Caution,
     /// The encoded arguments.
     pub arguments: &'a [u8],
     /// Where each input comes from, in the order of the placeholders.
     pub inputs: SmallVec<[Input<'a>; 2]>,
+}
+
+/// How a task is to be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Caution {
+    /// At once.
+    #[default]
+    None,
+    /// After `Started` was written: a worker died that had the task, so a death is to be laid at the right door.
+    Announce,
 }
 
 /// An input of an assigned task.
@@ -122,7 +141,7 @@ pub struct Metrics {
 #[derive(Debug, Default)]
 pub struct ToWorkerOutbox {
     outbox: Outbox,
-    run: Option<(FunctionId, i32)>,
+    run: Option<(FunctionId, i32, Caution)>,
 }
 
 impl ToWorkerOutbox {
@@ -134,7 +153,7 @@ impl ToWorkerOutbox {
     /// Gives the worker a task.
     pub fn assign(&mut self, assignment: &Assignment<'_>) {
         let batch = self.outbox.item(ASSIGN);
-        let run = (assignment.function, assignment.priority);
+        let run = (assignment.function, assignment.priority, assignment.caution);
         let first = batch.is_first();
         let [tasks, runs, arguments, inputs, ..] = &mut batch.columns;
         tasks.put_delta(assignment.task.0);
@@ -143,6 +162,7 @@ impl ToWorkerOutbox {
             runs.put_delta(assignment.task.0);
             runs.put_raw(&assignment.function.0.to_le_bytes());
             runs.put_signed(i64::from(assignment.priority));
+            runs.put(u64::from(assignment.caution == Caution::Announce));
         }
         arguments.put_bytes(assignment.arguments);
         inputs.put(assignment.inputs.len() as u64);
@@ -180,6 +200,11 @@ impl ToWorkerOutbox {
         self.outbox.item(FREE).columns[0].put_delta(task.0);
     }
 
+    /// Asks whether all that was said before has been booked; answered by `Fenced` of the same number.
+    pub fn fence(&mut self, number: u64) {
+        self.outbox.item(FENCE).columns[0].put_delta(number);
+    }
+
     /// Workers that joined, with the addresses of their data ports.
     pub fn peers(&mut self, peers: &[Peer]) {
         self.outbox.single(TO_WORKER_PEERS, &peers);
@@ -202,6 +227,8 @@ pub enum ToWorkerMessage<'a> {
     Abandon(TaskReader<'a>),
     /// Values to drop.
     Free(TaskReader<'a>),
+    /// Questions whether all before them is booked.
+    Fence(NumberReader<'a>),
     /// Workers that joined.
     Peers(Vec<Peer>),
     /// The end.
@@ -216,6 +243,7 @@ impl<'a> ToWorkerMessage<'a> {
             RETRACT => Self::Retract(TaskReader::new("retract", body)?),
             ABANDON => Self::Abandon(TaskReader::new("abandon", body)?),
             FREE => Self::Free(TaskReader::new("free", body)?),
+            FENCE => Self::Fence(NumberReader::new("fence", body)?),
             TO_WORKER_PEERS => Self::Peers(decode("peers", body)?),
             SHUTDOWN => Self::Shutdown(decode("shutdown", body)?),
             other => return Err(WireError::UnknownOpcode(other)),
@@ -234,6 +262,7 @@ pub struct AssignReader<'a> {
     next_run: Option<u64>,
     function: FunctionId,
     priority: i32,
+    caution: Caution,
 }
 
 impl<'a> AssignReader<'a> {
@@ -248,6 +277,7 @@ impl<'a> AssignReader<'a> {
             next_run: None,
             function: FunctionId(0),
             priority: 0,
+            caution: Caution::None,
         };
         reader.next_run = Some(reader.runs.take_delta()?);
         Ok(reader)
@@ -273,6 +303,7 @@ impl<'a> AssignReader<'a> {
             task: TaskId(task),
             function: self.function,
             priority: self.priority,
+            caution: self.caution,
             arguments,
             inputs,
         }))
@@ -284,6 +315,11 @@ impl<'a> AssignReader<'a> {
         let priority = self.runs.take_signed()?;
         self.priority = i32::try_from(priority)
             .map_err(|_| WireError::OutOfRange { column: "assign.runs", value: priority as u64 })?;
+        self.caution = match self.runs.take()? {
+            0 => Caution::None,
+            1 => Caution::Announce,
+            value => return Err(WireError::OutOfRange { column: "assign.runs", value }),
+        };
         self.next_run = if self.runs.is_empty() { None } else { Some(self.runs.take_delta()?) };
         Ok(())
     }
@@ -305,30 +341,6 @@ impl<'a> AssignReader<'a> {
             value => return Err(WireError::OutOfRange { column: "assign.inputs", value }),
         };
         Ok(Input { task, source })
-    }
-}
-
-/// A list of tasks.
-#[derive(Debug)]
-pub struct TaskReader<'a> {
-    batch: BatchReader<'a>,
-    tasks: ColumnReader<'a>,
-}
-
-impl<'a> TaskReader<'a> {
-    fn new(message: &'static str, body: &'a [u8]) -> Result<Self, WireError> {
-        let batch = BatchReader::new(message, body)?;
-        let tasks = batch.column(0, "tasks");
-        Ok(Self { batch, tasks })
-    }
-
-    /// The next task, or None after the last.
-    #[inline]
-    pub fn next_task(&mut self) -> Result<Option<TaskId>, WireError> {
-        if !self.batch.advance() {
-            return Ok(None);
-        }
-        self.tasks.take_delta().map(|id| Some(TaskId(id)))
     }
 }
 
@@ -401,6 +413,16 @@ impl WorkerOutbox {
         self.outbox.item(RETURNED).columns[0].put_delta(task.0);
     }
 
+    /// A task that is to be started with caution starts as soon as this is written.
+    pub fn started(&mut self, task: TaskId) {
+        self.outbox.item(STARTED).columns[0].put_delta(task.0);
+    }
+
+    /// Everything that the scheduler said before the fence of this number has been booked.
+    pub fn fenced(&mut self, number: u64) {
+        self.outbox.item(FENCED).columns[0].put_delta(number);
+    }
+
     /// A copy of a value is here: fetched for a task, or put by a client.
     pub fn holds(&mut self, task: TaskId, nbytes: u64) {
         let [tasks, sizes, ..] = &mut self.outbox.item(HOLDS).columns;
@@ -432,6 +454,10 @@ pub enum WorkerMessage<'a> {
     Failed(FailedReader<'a>),
     /// Tasks that did not run.
     Returned(TaskReader<'a>),
+    /// Tasks that are about to start.
+    Started(TaskReader<'a>),
+    /// Fences that were reached.
+    Fenced(NumberReader<'a>),
     /// Values that are on this worker.
     Holds(PairReader<'a>),
     /// Values that another worker did not hand out.
@@ -448,6 +474,8 @@ impl<'a> WorkerMessage<'a> {
             FINISHED => Self::Finished(FinishedReader::new(body)?),
             WORKER_FAILED => Self::Failed(FailedReader::new(body)?),
             RETURNED => Self::Returned(TaskReader::new("returned", body)?),
+            STARTED => Self::Started(TaskReader::new("started", body)?),
+            FENCED => Self::Fenced(NumberReader::new("fenced", body)?),
             HOLDS => Self::Holds(PairReader::new("holds", body)?),
             UNAVAILABLE => Self::Unavailable(PairReader::new("unavailable", body)?),
             METRICS => Self::Metrics(decode("metrics", body)?),
@@ -525,29 +553,5 @@ impl<'a> FailedReader<'a> {
         let task = TaskId(self.tasks.take_delta()?);
         let (duration_us, error) = (self.durations.take()?, self.errors.take_bytes()?);
         Ok(Some(Failed { task, duration_us, error }))
-    }
-}
-
-/// Tasks, each with a number: a size or a worker.
-#[derive(Debug)]
-pub struct PairReader<'a> {
-    batch: BatchReader<'a>,
-    tasks: ColumnReader<'a>,
-    numbers: ColumnReader<'a>,
-}
-
-impl<'a> PairReader<'a> {
-    fn new(message: &'static str, body: &'a [u8]) -> Result<Self, WireError> {
-        let batch = BatchReader::new(message, body)?;
-        let (tasks, numbers) = (batch.column(0, "tasks"), batch.column(1, "numbers"));
-        Ok(Self { batch, tasks, numbers })
-    }
-
-    /// The next pair, or None after the last.
-    pub fn next_pair(&mut self) -> Result<Option<(TaskId, u64)>, WireError> {
-        if !self.batch.advance() {
-            return Ok(None);
-        }
-        Ok(Some((TaskId(self.tasks.take_delta()?), self.numbers.take()?)))
     }
 }

@@ -137,6 +137,8 @@ pub struct Reports {
     pub frames: Vec<u8>,
     /// Fetches to begin.
     pub fetches: Vec<FetchRequest>,
+    /// Tasks that the frames announce, for [`Engine::announced`].
+    pub announced: Vec<TaskId>,
 }
 
 /// What the worker has.
@@ -195,8 +197,19 @@ impl Engine {
             ToWorkerMessage::Retract(tasks) => for_each(tasks, |task| core.retract(task, floor)),
             ToWorkerMessage::Abandon(tasks) => for_each(tasks, |task| core.abandon(task, floor)),
             ToWorkerMessage::Free(tasks) => for_each(tasks, |task| core.free(task, floor)),
+            ToWorkerMessage::Fence(numbers) => {
+                while let Some(number) = numbers.next_number()? {
+                    core.fence(number, floor);
+                }
+                Ok(())
+            }
             ToWorkerMessage::Assign(_) | ToWorkerMessage::Peers(_) | ToWorkerMessage::Shutdown(_) => Ok(()),
         })
+    }
+
+    /// Books that announcements were written.
+    pub fn announced(&self, tasks: impl Iterator<Item = TaskId>) {
+        self.book(|core, floor| tasks.for_each(|task| core.announced(task, floor)));
     }
 
     /// Books the end of a fetch.
@@ -256,6 +269,7 @@ impl Engine {
         let mut state = self.lock();
         state.floor.outbox.outbox().swap_into(&mut reports.frames);
         std::mem::swap(&mut state.floor.fetches, &mut reports.fetches);
+        std::mem::swap(&mut state.floor.announcing, &mut reports.announced);
         state.floor.signalled = false;
     }
 
@@ -336,6 +350,8 @@ struct Floor {
     store: Store,
     outbox: WorkerOutbox,
     fetches: Vec<FetchRequest>,
+    /// Tasks that the outbox announces.
+    announcing: Vec<TaskId>,
     /// The value of the event that is booked.
     arriving: Option<Arriving>,
     /// What each thread is to run next.
@@ -385,6 +401,16 @@ impl Effects for Floor {
         }
     }
 
+    fn recall(&mut self, thread: ThreadId, task: TaskId) -> bool {
+        let start = self.starts[thread.0 as usize].take_if(|start| start.task == task);
+        let inputs = start.iter().flat_map(|start| &start.inputs);
+        self.discarded.extend(inputs.filter_map(|input| match input {
+            StartInput::Held(value) => Some(Arc::clone(value)),
+            StartInput::Inline(_) => None,
+        }));
+        start.is_some()
+    }
+
     fn keep(&mut self, task: TaskId) {
         let value = match self.arriving.take().expect("a value arrives in this event") {
             Arriving::Live(value, bytes) => Resident::live(value, bytes),
@@ -411,6 +437,15 @@ impl Effects for Floor {
 
     fn returned(&mut self, task: TaskId) {
         self.outbox.returned(task);
+    }
+
+    fn announce(&mut self, task: TaskId) {
+        self.outbox.started(task);
+        self.announcing.push(task);
+    }
+
+    fn fenced(&mut self, number: u64) {
+        self.outbox.fenced(number);
     }
 
     fn holds(&mut self, task: TaskId, nbytes: u64) {

@@ -213,6 +213,9 @@ impl Worker {
                 flushed = writer.flush(), if writing => {
                     flushed.map_err(|source| WorkerError::Write { scheduler: self.scheduler.clone(), source })?;
                     writing = false;
+                    if !reports.announced.is_empty() {
+                        self.engine.announced(reports.announced.drain(..));
+                    }
                 }
                 () = self.engine.reported(), if !writing => self.note_change(),
                 () = sleep_until(metrics_at.unwrap_or_else(Instant::now)), if metrics_at.is_some() => {
@@ -246,7 +249,10 @@ impl Worker {
         trace!(opcode, bytes = body.len(), "message");
         match message {
             ToWorkerMessage::Assign(batch) => self.engine.assign(batch, body)?,
-            ToWorkerMessage::Retract(_) | ToWorkerMessage::Abandon(_) | ToWorkerMessage::Free(_) => {
+            ToWorkerMessage::Retract(_)
+            | ToWorkerMessage::Abandon(_)
+            | ToWorkerMessage::Free(_)
+            | ToWorkerMessage::Fence(_) => {
                 self.engine.withdraw(&mut message)?;
             }
             ToWorkerMessage::Peers(peers) => {

@@ -24,7 +24,7 @@ pub(crate) enum Said {
     Retry(u32),
     Cancel { force: bool },
     Scatter(usize),
-    Unreachable(FutureId, WorkerId),
+    Unreachable(FutureId, TaskId, WorkerId),
     Close,
 }
 
@@ -191,7 +191,12 @@ impl Conversation {
                     self.note(Said::Retry(future.0));
                 }
             }
-            ClientMessage::Cancel(cancel) => self.note(Said::Cancel { force: cancel.force }),
+            ClientMessage::Cancel(cancel) => {
+                self.note(Said::Cancel { force: cancel.force });
+                if cancel.reason != "unheard" {
+                    self.out.reply(cancel.number, &Ok(String::new()));
+                }
+            }
             ClientMessage::Scatter(scatter) => {
                 let place = |value: &dcluster::wire::client::ScatterValue| Placed {
                     future: value.future,
@@ -207,8 +212,8 @@ impl Conversation {
                 self.out.placed(&placed);
                 self.note(Said::Scatter(placed.len()));
             }
-            ClientMessage::Unreachable(future, worker) => {
-                self.note(Said::Unreachable(future, worker));
+            ClientMessage::Unreachable(future, task, worker) => {
+                self.note(Said::Unreachable(future, task, worker));
                 self.unreachable.push(future.0);
                 self.tell(future.0);
             }

@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use dcluster::client::{Force, Hash, OnError, ReturnWhen, ScatterOptions, Status, blocking};
-use dcluster::model::WorkerId;
+use dcluster::model::{TaskId, WorkerId};
 use dcluster::{Client, Error};
 use fake::{Fake, Said};
 use futures_util::StreamExt;
@@ -156,11 +156,67 @@ fn a_cancelled_future_is_done_at_once_and_says_why() {
     let (fake, client) = connect();
     let future = client.submit(held::call(1));
     assert_eq!(future.status(), Status::Pending);
-    client.cancel([&future], Force::Yes, "changed my mind");
+    client.cancel([&future], Force::Yes, "changed my mind").unwrap();
     assert!(future.done() && future.cancelled());
     let error = future.result().unwrap_err().to_string();
     assert!(error.contains("changed my mind") && error.contains("held-"), "{error}");
     fake.wait_for(|said| matches!(said, Said::Cancel { force: true, .. }));
+}
+
+#[tokio::test]
+async fn a_cancel_acts_whether_or_not_it_is_waited_for() {
+    let fake = Fake::start();
+    let client = Client::connect_with(fake.file.clone()).await.unwrap();
+    let [one, two] = [client.submit(held::call(1)), client.submit(held::call(2))];
+    drop(one.cancel());
+    assert!(one.cancelled());
+    fake.wait_for(|said| matches!(said, Said::Cancel { force: false }));
+    two.cancel().await.unwrap();
+    two.cancel().await.unwrap();
+    assert!(two.cancelled());
+}
+
+#[test]
+fn a_cancel_in_a_callback_is_acknowledged() {
+    let (_fake, client) = connect();
+    let other = client.submit(held::call(1));
+    let (sender, receiver) = mpsc::channel();
+    let cancelled = other.clone();
+    client.submit(inc::call(1)).add_done_callback(move |_| drop(sender.send(cancelled.cancel())));
+    assert!(matches!(receiver.recv_timeout(HANG), Ok(Ok(()))));
+    assert!(other.cancelled());
+}
+
+#[test]
+fn a_cancel_that_nobody_acknowledges_ends_with_the_connection() {
+    for ending in [Fake::hang_up as fn(&Fake), |fake| fake.take_leave("enough")] {
+        let (fake, client) = connect();
+        let future = client.submit(held::call(1));
+        let (own, cancelled) = (client.clone(), future.clone());
+        let waiting = std::thread::spawn(move || own.cancel([&cancelled], Force::No, "unheard"));
+        fake.wait_for(|said| matches!(said, Said::Cancel { .. }));
+        ending(&fake);
+        let error = waiting.join().unwrap().unwrap_err();
+        assert!(matches!(error, Error::Lost { .. } | Error::Ended { .. }), "{error}");
+        assert!(future.cancelled(), "it is cancelled here all the same");
+    }
+    let (fake, client) = connect();
+    let future = client.submit(held::call(1));
+    let (own, cancelled) = (client.clone(), future.clone());
+    let waiting = std::thread::spawn(move || own.cancel([&cancelled], Force::No, "unheard"));
+    fake.wait_for(|said| matches!(said, Said::Cancel { .. }));
+    client.close();
+    assert!(matches!(waiting.join().unwrap(), Err(Error::Closed { .. })));
+    assert!(matches!(future.cancel(), Err(Error::Closed { .. })));
+}
+
+#[test]
+fn a_future_of_another_client_is_not_cancelled() {
+    let (_fake, client) = connect();
+    let (_other_fake, other) = connect();
+    let future = other.submit(held::call(1));
+    assert!(matches!(client.cancel([&future], Force::No, "mine?"), Err(Error::Foreign { .. })));
+    assert_eq!(future.status(), Status::Pending);
 }
 
 #[test]
@@ -206,7 +262,7 @@ fn as_completed_takes_more_while_it_yields() {
 fn as_completed_yields_failed_and_cancelled_futures_and_what_was_added_twice() {
     let (_fake, client) = connect();
     let cancelled = client.submit(held::call(1));
-    cancelled.cancel();
+    cancelled.cancel().unwrap();
     let failed = client.submit(fail::call("boom"));
     let completed = client.as_completed([cancelled, failed.clone(), failed]);
     let mut states: Vec<_> = completed.map(|future| future.status().to_string()).collect();
@@ -256,7 +312,7 @@ fn callbacks_are_called_once_before_and_after_the_end() {
 fn a_worker_that_does_not_answer_is_reported_and_the_result_comes_from_elsewhere() {
     let (fake, client) = connect();
     assert_eq!(client.submit(far::call(5)).result().unwrap(), 5);
-    fake.wait_for(|said| matches!(said, Said::Unreachable(_, WorkerId(7))));
+    fake.wait_for(|said| matches!(said, Said::Unreachable(_, TaskId(1), WorkerId(7))));
 }
 
 #[test]

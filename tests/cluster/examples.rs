@@ -6,18 +6,18 @@ use std::process::Command;
 
 use serde_json::json;
 
-#[cfg(feature = "mpi")]
-use crate::stage::dcluster;
-use crate::stage::{Stage, example};
+use crate::stage::{Stage, dcluster, example};
 
 /// What each example prints once it has verified its result.
-const EXAMPLES: [(&str, &str); 15] = [
+const EXAMPLES: [(&str, &str); 17] = [
     ("as_completed", "39 additions, total 22140"),
     ("attach", "two clients, one run of ice"),
     ("blocking_client", "16 primes in 1000000..1000200"),
     ("branches", "[2, 4, 4, 16, 6, 36, 8, 64, 10, 100]"),
+    ("cancel", "nothing started after the cancel"),
     ("chains", "sum of 256 chains = 98688"),
     ("csv_sum", "sum of `x` over 4689790 bytes in 5 parts: 24975000"),
+    ("deadly_task", "sum of the others: 79800"),
     ("exits", "answer 42"),
     ("future_life", "was cancelled: its holder called `cancel`"),
     ("load_process_write", "30 files with 720 rows"),
@@ -77,8 +77,8 @@ macro_rules! tests_of {
 }
 
 tests_of! {
-    as_completed attach blocking_client branches chains csv_sum exits future_life load_process_write map_two_inputs
-    rosenbrock scatter tree_sum wait_first word_count
+    as_completed attach blocking_client branches cancel chains csv_sum deadly_task exits future_life load_process_write
+    map_two_inputs rosenbrock scatter tree_sum wait_first word_count
 }
 
 /// Two texts and a file that is none.
@@ -114,6 +114,27 @@ fn expected_report(workers: u64) -> serde_json::Value {
         "files": 2, "bytes": 52, "binary": 1, "unreadable": 0, "workers": workers, "words": 11, "distinct": 7,
         "top": [["cat", 3], ["a", 2], ["the", 2], ["caf\u{e9}", 1], ["dogs", 1], ["s", 1], ["whiskers", 1]],
     })
+}
+
+#[test]
+fn a_stopped_worker_process_holds_the_acknowledgement_of_a_cancel_up() {
+    check("cancel", |stage, program| {
+        let mut command = stage.command(program);
+        command.env("DCLUSTER_WORKERS", "2");
+        command
+    });
+}
+
+#[test]
+fn a_task_that_kills_its_workers_is_found_out_and_its_neighbours_are_not_blamed() {
+    let stage = Stage::new();
+    let mut command = stage.command(dcluster());
+    command.args(["local", "-n", "4", "--"]).arg(example("deadly_task"));
+    let end = stage.run(&mut command);
+    end.assert_code(0);
+    let is_there = |line: &str| assert!(end.output.contains(line), "{}\n{}", end.output, end.errors);
+    ["deadly-", "3 workers died under it", "sum of the others: 79800"].into_iter().for_each(is_there);
+    stage.assert_nothing_left();
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A client's program: takes calls from the catalogue, changes its mind, and looks at every result it gets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dcluster::model::{ClientId, FutureId, TaskId, WorkerId};
 use dcluster::wire::client::{
@@ -22,6 +22,9 @@ pub(crate) struct Client {
     /// The future that stands for an entry, if one is held that was not cancelled.
     latest: BTreeMap<Entry, FutureId>,
     next_future: u32,
+    next_cancel: u32,
+    /// Cancels that are not acknowledged.
+    pub(crate) cancels: BTreeSet<u32>,
     /// Of 100 futures that are done, so many are given back at once.
     turnover_percent: u64,
     /// Values to ask workers for.
@@ -59,6 +62,8 @@ impl Client {
             futures: BTreeMap::new(),
             latest: BTreeMap::new(),
             next_future: 0,
+            next_cancel: 0,
+            cancels: BTreeSet::new(),
             turnover_percent,
             fetches: Vec::new(),
             puts: Vec::new(),
@@ -116,6 +121,9 @@ impl Client {
                 ToClientMessage::Placed(placed) => {
                     placed.iter().for_each(|placed| self.placed(catalogue, placed));
                 }
+                ToClientMessage::Reply(number, _) => {
+                    assert!(self.cancels.remove(&number), "cancel {number} is acknowledged once");
+                }
                 other => panic!("unexpected {other:?}"),
             }
         }
@@ -143,7 +151,7 @@ impl Client {
             None => {
                 held.state = State::Pending;
                 held.is_watched = true;
-                self.outbox.unreachable(future, holder);
+                self.outbox.unreachable(future, task, holder);
             }
         }
     }
@@ -239,7 +247,10 @@ impl Client {
             self.forget_latest(*entry, *future);
         }
         let force = random.chance(25);
-        self.outbox.cancel(&Cancel { futures, force, reason: "no longer needed".to_owned() });
+        let number = self.next_cancel;
+        self.next_cancel += 1;
+        self.cancels.insert(number);
+        self.outbox.cancel(&Cancel { number, futures, force, reason: "no longer needed".to_owned() });
         entries
     }
 

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use dcluster::model::error::{ErrorKind, TaskError};
 use dcluster::model::{ClientId, FutureId, TaskId, WorkerId};
 use dcluster::wire::client::{Cancel, Outcome, Placed, Submission};
+use dcluster::wire::worker::{Assignment, Caution};
 
+use super::stops::Stops;
 use super::workload::{Behaviour, Catalogue, Entry};
 
 /// Workers that die under a task before it is blamed.
-const DEATHS_MAX: usize = 3;
+const DEATHS_MAX: u32 = 3;
 
 /// The book.
 #[derive(Debug)]
@@ -25,7 +27,7 @@ pub(crate) struct Ledger {
     /// Watches that are not answered.
     watches: BTreeSet<(ClientId, FutureId)>,
     /// Assignments that are not answered.
-    open: BTreeMap<(WorkerId, TaskId), Entry>,
+    open: BTreeMap<(WorkerId, TaskId), Open>,
     /// Where each entry is assigned and not abandoned.
     current: BTreeMap<Entry, (WorkerId, TaskId)>,
     /// Per entry: when it was assigned last, counted in assignments.
@@ -41,8 +43,13 @@ pub(crate) struct Ledger {
     senders: BTreeMap<(ClientId, FutureId), (Entry, Option<TaskId>)>,
     /// Per entry: whether something befell a copy of it, or its sending.
     may_be_lost: Vec<bool>,
-    /// Per entry: workers that died with it.
-    deaths: Vec<Vec<WorkerId>>,
+    /// Per entry: workers that died and had it, and whether it really ran there.
+    deaths: Vec<Vec<(WorkerId, Ran)>>,
+    /// Per entry: how many of these the scheduler has to count.
+    toll: Vec<u32>,
+    stops: Stops,
+    /// The copy that a client could not fetch, while the scheduler books that.
+    pub(crate) doubted: Option<(WorkerId, TaskId)>,
     /// Per entry: runs that ended in an error, or the worker's death.
     pub(crate) bad_runs: Vec<u32>,
     /// Whether a value may have been lost.
@@ -53,6 +60,10 @@ pub(crate) struct Ledger {
     pub(crate) abandoned: u64,
     /// Followers that were given back, and sent again after sources that were assigned before that.
     pub(crate) refollowed: u64,
+    /// Cancels acknowledged.
+    pub(crate) acknowledged: u64,
+    /// Failures told that blame a task for its workers' deaths.
+    pub(crate) blamed: u64,
 }
 
 /// A scattered value on its way, and where it has arrived.
@@ -61,6 +72,23 @@ struct Copies {
     entry: Entry,
     workers: BTreeSet<WorkerId>,
     has_arrived: bool,
+}
+
+/// An assignment that is not answered.
+#[derive(Debug)]
+struct Open {
+    entry: Entry,
+    caution: Caution,
+    ran: Ran,
+    /// Whether the scheduler has heard that it starts.
+    is_said: bool,
+}
+
+/// Whether a thread has taken an assignment up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ran {
+    No,
+    Yes,
 }
 
 impl Ledger {
@@ -83,11 +111,16 @@ impl Ledger {
             senders: BTreeMap::new(),
             may_be_lost: vec![false; len],
             deaths: vec![Vec::new(); len],
+            toll: vec![0; len],
+            stops: Stops::default(),
+            doubted: None,
             bad_runs: vec![0; len],
             is_lossy: false,
             runs: 0,
             abandoned: 0,
             refollowed: 0,
+            acknowledged: 0,
+            blamed: 0,
         }
     }
 
@@ -103,6 +136,9 @@ impl Ledger {
     }
 
     pub(crate) fn refer(&mut self, client: ClientId, future: FutureId, entry: Entry) {
+        if self.counts[entry] == 0 {
+            self.forgive(entry);
+        }
         self.counts[entry] += 1;
         assert_eq!(self.references.insert((client, future), entry), None, "a future is taken once");
     }
@@ -151,6 +187,15 @@ impl Ledger {
         }
     }
 
+    /// What failed, of an entry and what it is made from, starts afresh.
+    pub(crate) fn retried(&mut self, client: ClientId, future: FutureId) {
+        // What a retry needs again may have been scattered, and given back since.
+        self.is_lossy = true;
+        if let Some(&entry) = self.references.get(&(client, future)) {
+            self.forgive(entry);
+        }
+    }
+
     pub(crate) fn watched(&mut self, client: ClientId, future: FutureId) {
         self.watches.insert((client, future));
     }
@@ -163,6 +208,7 @@ impl Ledger {
 
     /// What a cancel may end: the client's own futures on what is made from the named ones, or everybody's.
     pub(crate) fn cancels(&mut self, client: ClientId, cancel: &Cancel) {
+        self.stops.begin(client, cancel);
         for future in &cancel.futures {
             let Some(entry) = self.references.get(&(client, *future)) else { continue };
             let descendants = self.catalogue.descendants(*entry);
@@ -175,7 +221,8 @@ impl Ledger {
     }
 
     /// The cancel is booked: what it named is cancelled.
-    pub(crate) fn has_cancelled(&self, client: ClientId, cancel: &Cancel) {
+    pub(crate) fn has_cancelled(&mut self, client: ClientId, cancel: &Cancel) {
+        self.stops.end();
         for future in &cancel.futures {
             assert!(self.cancelled.contains(&(client, *future)), "{client} cancels {future:?} in vain");
         }
@@ -192,17 +239,22 @@ impl Ledger {
 
     pub(crate) fn worker_left(&mut self, worker: WorkerId, planned: bool) {
         self.worker_dies(worker);
-        for ((_, task), entry) in self.open.extract_if(.., |(on, _), _| *on == worker) {
-            if !planned && self.current.get(&entry) == Some(&(worker, task)) {
-                self.deaths[entry].push(worker);
+        for ((_, task), open) in self.open.extract_if(.., |(on, _), _| *on == worker) {
+            if planned || self.current.get(&open.entry) != Some(&(worker, task)) {
+                continue;
             }
+            self.deaths[open.entry].push((worker, open.ran));
+            let is_known = open.caution == Caution::None || open.is_said;
+            self.toll[open.entry] += u32::from(open.ran == Ran::Yes && is_known);
         }
         self.current.retain(|_, (on, _)| *on != worker);
     }
 
     /// The scheduler assigns a task: somebody wants it, and no other worker has it.
-    pub(crate) fn assigned(&mut self, worker: WorkerId, task: TaskId, arguments: &[u8]) {
+    pub(crate) fn assigned(&mut self, worker: WorkerId, assignment: &Assignment<'_>) {
+        let Assignment { task, arguments, caution, .. } = *assignment;
         let entry = Catalogue::entry(arguments);
+        assert!(self.toll[entry] < DEATHS_MAX, "entry {entry} killed {DEATHS_MAX} workers, and gets another");
         assert_eq!(arguments, self.catalogue.arguments(entry), "arguments of {entry}");
         assert!(self.is_wanted(entry), "entry {entry} is assigned to {worker}, and nobody wants it");
         assert!(
@@ -214,14 +266,52 @@ impl Ledger {
         self.assigned_at[entry] = self.assignments;
         let before = self.current.insert(entry, (worker, task));
         assert_eq!(before, None, "entry {entry} is assigned to {worker} while another worker has it");
-        let before = self.open.insert((worker, task), entry);
-        assert_eq!(before, None, "{task} is assigned to {worker} twice");
+        let open = Open { entry, caution, ran: Ran::No, is_said: false };
+        let before = self.open.insert((worker, task), open);
+        assert!(before.is_none(), "{task} is assigned to {worker} twice");
     }
 
     pub(crate) fn abandoned(&mut self, worker: WorkerId, task: TaskId) {
         self.abandoned += 1;
-        let entry = self.open.get(&(worker, task)).expect("only what is assigned is abandoned");
-        assert_eq!(self.current.remove(entry), Some((worker, task)), "{task} is abandoned where it is");
+        let open = self.open.get(&(worker, task)).expect("only what is assigned is abandoned");
+        assert_eq!(self.current.remove(&open.entry), Some((worker, task)), "{task} is abandoned where it is");
+        self.stops.stop(worker, task);
+    }
+
+    /// A thread takes a task up.
+    pub(crate) fn starts(&mut self, worker: WorkerId, task: TaskId) {
+        self.stops.check_start(worker, task);
+        // The scheduler may take the worker for dead already.
+        if let Some(open) = self.open.get_mut(&(worker, task)) {
+            assert_eq!(open.ran, Ran::No, "{task} starts twice on {worker}");
+            open.ran = Ran::Yes;
+        }
+    }
+
+    /// The scheduler hears that a task is about to start.
+    pub(crate) fn said_to_start(&mut self, worker: WorkerId, task: TaskId) {
+        let open = self.open.get_mut(&(worker, task)).expect("what is given back does not start");
+        assert_eq!(open.caution, Caution::Announce, "{task} is announced, and nobody asked for that");
+        open.is_said = true;
+    }
+
+    /// The scheduler tells a client that its cancel cannot be undone by anything that starts.
+    pub(crate) fn acknowledged(&mut self, client: ClientId, number: u32) {
+        self.acknowledged += 1;
+        self.stops.acknowledge(client, number);
+    }
+
+    /// A holder may drop its copy. On a client's word it is the one that the client asked for.
+    pub(crate) fn freed(&self, worker: WorkerId, task: TaskId) {
+        assert!(self.doubted.is_none_or(|copy| copy == (worker, task)), "a good copy of {task} is dropped");
+    }
+
+    /// A worker's report of a result has arrived. What an abandoned assignment has made counts for nothing.
+    pub(crate) fn finished(&mut self, worker: WorkerId, task: TaskId) {
+        if let Some(entry) = self.answered(worker, task) {
+            self.toll[entry] = 0;
+            self.made.insert(task);
+        }
     }
 
     /// Whether a task that was given back follows again, though nothing that it awaits was assigned since.
@@ -235,26 +325,19 @@ impl Ledger {
         }
     }
 
-    /// A task was made. What an abandoned assignment has made counts for nothing.
-    pub(crate) fn finished(&mut self, worker: WorkerId, task: TaskId) {
-        let entry = *self.open.get(&(worker, task)).expect("only what is assigned is finished");
-        if self.current.get(&entry) == Some(&(worker, task)) {
-            self.made.insert(task);
-        }
-        self.answered(worker, task);
-    }
-
     pub(crate) fn returned(&mut self, worker: WorkerId, task: TaskId) {
         self.returned.insert(task, self.assignments);
         self.answered(worker, task);
     }
 
-    /// A worker's answer to an assignment has arrived.
-    pub(crate) fn answered(&mut self, worker: WorkerId, task: TaskId) {
-        let entry = self.open.remove(&(worker, task)).expect("one answer per assignment");
-        if self.current.get(&entry) == Some(&(worker, task)) {
+    /// A worker's answer to an assignment has arrived. The entry, unless it was abandoned.
+    pub(crate) fn answered(&mut self, worker: WorkerId, task: TaskId) -> Option<Entry> {
+        let Open { entry, .. } = self.open.remove(&(worker, task)).expect("one answer per assignment");
+        let is_current = self.current.get(&entry) == Some(&(worker, task));
+        if is_current {
             self.current.remove(&entry);
         }
+        is_current.then_some(entry)
     }
 
     /// The scheduler tells a client how a future ended: asked for, or cancelled with reason.
@@ -265,6 +348,7 @@ impl Ledger {
             assert_eq!(*reason, "no longer needed");
             self.watches.remove(&future);
             self.cancelled.insert(future);
+            self.stops.cancelled(future);
             return self.unrefer(future.0, future.1);
         }
         assert!(self.watches.remove(&future), "{future:?} is told without having been watched");
@@ -274,7 +358,7 @@ impl Ledger {
     }
 
     /// Panics unless `entry` may end in this error.
-    fn check_failure(&self, entry: Entry, error: &[u8]) {
+    fn check_failure(&mut self, entry: Entry, error: &[u8]) {
         let error = TaskError::unpack(error);
         let shown = error.key.as_deref().expect("an error names its key");
         let root = self.catalogue.shown(shown).expect("an error names a known key");
@@ -283,14 +367,25 @@ impl Ledger {
         let is_allowed = match (&error.kind, spec.behaviour) {
             (ErrorKind::Error, Behaviour::Fails(runs)) => runs > u32::from(spec.retries),
             (ErrorKind::UnknownFunction, Behaviour::Unknown) => true,
-            (ErrorKind::WorkersDied { workers }, _) => {
-                let died = |name: &String| self.deaths[root].iter().any(|worker| worker.to_string() == *name);
-                workers.len() == DEATHS_MAX && workers.iter().all(died)
-            }
+            (ErrorKind::WorkersDied { workers }, _) => self.are_its_deaths(root, workers),
             (ErrorKind::DataLost { .. }, Behaviour::Scattered) => self.may_be_lost[root],
             _ => false,
         };
         assert!(is_allowed, "entry {entry} fails for {root} ({spec:?}): {error}");
+        self.blamed += u64::from(matches!(error.kind, ErrorKind::WorkersDied { .. }));
+    }
+
+    /// Whether these workers died while they ran the entry. The first may only have been given it: what it had
+    /// started last it did not live to say.
+    fn are_its_deaths(&self, entry: Entry, workers: &[String]) -> bool {
+        let deaths = self.deaths[entry].iter().map(|(worker, ran)| (worker.to_string(), *ran));
+        let deaths: BTreeMap<String, Ran> = deaths.collect();
+        let ran = |place: usize| deaths.get(&workers[place]).copied();
+        let distinct: BTreeSet<&String> = workers.iter().collect();
+        workers.len() == DEATHS_MAX as usize
+            && distinct.len() == workers.len()
+            && ran(0).is_some()
+            && (1..workers.len()).all(|place| ran(place) == Some(Ran::Yes))
     }
 
     /// Whether a client refers to the entry, or to anything made from it.
@@ -307,6 +402,17 @@ impl Ledger {
         false
     }
 
+    /// The scheduler may forget who died under the entry, and under what it is made from.
+    fn forgive(&mut self, entry: Entry) {
+        let (mut seen, mut work) = (BTreeSet::new(), vec![entry]);
+        while let Some(entry) = work.pop() {
+            if seen.insert(entry) {
+                self.toll[entry] = 0;
+                work.extend(&self.catalogue.specs[entry].inputs);
+            }
+        }
+    }
+
     fn unrefer(&mut self, client: ClientId, future: FutureId) {
         // A value does not come if its sender gives up before it has arrived.
         if let Some((entry, task)) = self.senders.remove(&(client, future)) {
@@ -315,6 +421,9 @@ impl Ledger {
         }
         if let Some(entry) = self.references.remove(&(client, future)) {
             self.counts[entry] -= 1;
+            if !self.is_wanted(entry) {
+                self.forgive(entry);
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ mod ledger;
 mod network;
 mod random;
 mod scheduler;
+mod stops;
 mod worker;
 mod workload;
 mod world;

@@ -128,8 +128,7 @@ impl Scheduler {
                 core.release(client, future, desk).expect("clients keep the rules");
             }),
             ClientMessage::Retry(mut futures) => each(&mut futures, |future| {
-                // What a retry needs again may have been scattered, and given back since.
-                desk.ledger.is_lossy = true;
+                desk.ledger.retried(client, future);
                 core.retry(client, future, desk).expect("clients keep the rules");
             }),
             ClientMessage::Cancel(cancel) => {
@@ -143,10 +142,12 @@ impl Scheduler {
                 }
                 core.scatter(client, &scatter, desk).expect("clients keep the rules");
             }
-            ClientMessage::Unreachable(future, worker) => {
+            ClientMessage::Unreachable(future, task, worker) => {
                 desk.ledger.is_lossy = true;
                 desk.ledger.watched(client, future);
-                core.unreachable(client, future, worker, desk).expect("clients keep the rules");
+                desk.ledger.doubted = Some((worker, task));
+                core.unreachable(client, future, task, worker, desk).expect("clients keep the rules");
+                desk.ledger.doubted = None;
             }
             ClientMessage::Query(..) | ClientMessage::Functions(_) | ClientMessage::Received(_) => {}
             ClientMessage::Close => {
@@ -180,6 +181,15 @@ impl Scheduler {
                 desk.ledger.returned(worker, task);
                 core.returned(worker, task).expect("workers keep the rules");
             }),
+            WorkerMessage::Started(mut tasks) => each_task(&mut tasks, |task| {
+                desk.ledger.said_to_start(worker, task);
+                core.started(worker, task).expect("workers keep the rules");
+            }),
+            WorkerMessage::Fenced(mut numbers) => {
+                while let Some(number) = numbers.next_number().expect("batches are sound") {
+                    core.fenced(worker, number, desk).expect("workers keep the rules");
+                }
+            }
             WorkerMessage::Holds(mut pairs) => {
                 while let Some((task, nbytes)) = pairs.next_pair().expect("batches are sound") {
                     desk.ledger.holds(worker, task);
@@ -211,7 +221,7 @@ impl Desk<'_> {
 
 impl Effects for Desk<'_> {
     fn assign(&mut self, worker: WorkerId, assignment: &Assignment<'_>) {
-        self.ledger.assigned(worker, assignment.task, assignment.arguments);
+        self.ledger.assigned(worker, assignment);
         self.worker(worker).assign(assignment);
     }
 
@@ -224,8 +234,13 @@ impl Effects for Desk<'_> {
         self.worker(worker).abandon(task);
     }
 
+    fn fence(&mut self, worker: WorkerId, number: u64) {
+        self.worker(worker).fence(number);
+    }
+
     fn free(&mut self, worker: WorkerId, task: TaskId) {
         self.ledger.endangered(task);
+        self.ledger.freed(worker, task);
         self.worker(worker).free(task);
     }
 
@@ -240,6 +255,13 @@ impl Effects for Desk<'_> {
         self.ledger.placed(client, placed);
         let outbox = self.post.clients.get_mut(&client).expect("nothing is said to a client that left");
         outbox.placed(std::slice::from_ref(placed));
+        self.post.with_mail.push(Node::Client(client));
+    }
+
+    fn acknowledge(&mut self, client: ClientId, number: u32) {
+        self.ledger.acknowledged(client, number);
+        let outbox = self.post.clients.get_mut(&client).expect("nothing is said to a client that left");
+        outbox.reply(number, &Ok(String::new()));
         self.post.with_mail.push(Node::Client(client));
     }
 }

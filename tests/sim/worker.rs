@@ -36,6 +36,8 @@ pub(crate) struct Floor {
     /// Assignments that are not answered.
     open: BTreeSet<TaskId>,
     running: BTreeSet<TaskId>,
+    /// Tasks that start when what is in the outbox is written.
+    announcing: Vec<TaskId>,
 }
 
 /// A task that a thread has taken up.
@@ -124,6 +126,18 @@ impl Worker {
         self.core.start_ready(&mut self.floor);
     }
 
+    /// What was in the outbox is taken; what is to happen when it is written.
+    pub(crate) fn take_mail(&mut self, frames: &mut Vec<u8>) -> Vec<TaskId> {
+        self.floor.outbox.outbox().swap_into(frames);
+        std::mem::take(&mut self.floor.announcing)
+    }
+
+    /// These announcements were written.
+    pub(crate) fn announced(&mut self, tasks: &[TaskId]) {
+        tasks.iter().for_each(|task| self.core.announced(*task, &mut self.floor));
+        self.core.start_ready(&mut self.floor);
+    }
+
     /// A client's value.
     pub(crate) fn put(&mut self, task: TaskId, value: Stored) {
         self.floor.arriving = Some(value);
@@ -157,6 +171,11 @@ impl Worker {
             ToWorkerMessage::Retract(mut tasks) => each(&mut tasks, |task| core.retract(task, floor)),
             ToWorkerMessage::Abandon(mut tasks) => each(&mut tasks, |task| core.abandon(task, floor)),
             ToWorkerMessage::Free(mut tasks) => each(&mut tasks, |task| core.free(task, floor)),
+            ToWorkerMessage::Fence(mut numbers) => {
+                while let Some(number) = numbers.next_number().expect("batches are sound") {
+                    core.fence(number, floor);
+                }
+            }
             ToWorkerMessage::Peers(_) | ToWorkerMessage::Shutdown(_) => {}
         }
     }
@@ -201,6 +220,11 @@ impl Effects for Floor {
         self.starts.push(Start { thread, task, entry: job.entry, inputs });
     }
 
+    fn recall(&mut self, thread: ThreadId, task: TaskId) -> bool {
+        let is_it = |start: &mut Start| start.thread == thread && start.task == task;
+        self.starts.extract_if(.., is_it).next().is_some()
+    }
+
     fn keep(&mut self, task: TaskId) {
         let before = self.store.insert(task, self.arriving.expect("a value arrives in this event"));
         assert_eq!(before, None, "{task} is kept twice");
@@ -227,6 +251,15 @@ impl Effects for Floor {
     fn returned(&mut self, task: TaskId) {
         self.answer(task);
         self.outbox.returned(task);
+    }
+
+    fn announce(&mut self, task: TaskId) {
+        self.outbox.started(task);
+        self.announcing.push(task);
+    }
+
+    fn fenced(&mut self, number: u64) {
+        self.outbox.fenced(number);
     }
 
     fn holds(&mut self, task: TaskId, nbytes: u64) {

@@ -27,6 +27,8 @@ pub(crate) struct Summary {
     pub(crate) submitted: u64,
     pub(crate) abandoned: u64,
     pub(crate) refollowed: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) blamed: u64,
 }
 
 /// How much of what there is.
@@ -74,6 +76,8 @@ impl Summary {
             submitted: self.submitted + other.submitted,
             abandoned: self.abandoned + other.abandoned,
             refollowed: self.refollowed + other.refollowed,
+            acknowledged: self.acknowledged + other.acknowledged,
+            blamed: self.blamed + other.blamed,
         }
     }
 }
@@ -175,6 +179,8 @@ impl World {
             submitted: totals.submitted,
             abandoned: self.ledger.abandoned,
             refollowed: self.ledger.refollowed,
+            acknowledged: self.ledger.acknowledged,
+            blamed: self.ledger.blamed,
         }
     }
 
@@ -396,6 +402,7 @@ impl World {
 
     fn start(&mut self, worker: WorkerId, start: &Start) {
         let Start { thread, task, entry, ref inputs } = *start;
+        self.ledger.starts(worker, task);
         let spec = &self.ledger.catalogue.specs[entry];
         self.ledger.runs += 1;
         assert_eq!(spec.run(entry, inputs), spec.value, "entry {entry} runs on what its inputs came to");
@@ -465,12 +472,12 @@ impl World {
 
     fn flush(&mut self, from: Node, to: Node) {
         self.flushing.remove(&(from, to));
-        let mut frames = Vec::new();
+        let (mut frames, mut announced) = (Vec::new(), Vec::new());
         match from {
             Node::Scheduler => frames = self.scheduler.take_mail(to),
             Node::Worker(id) => {
                 if let Some(worker) = self.workers.get_mut(&id) {
-                    worker.floor.outbox.outbox().swap_into(&mut frames);
+                    announced = worker.take_mail(&mut frames);
                 }
             }
             Node::Client(id) => {
@@ -492,6 +499,9 @@ impl World {
                 self.network.along(&mut self.random, from, to, Event::Deliver { from, to, bytes });
             }
         }
+        if let (Node::Worker(id), false) = (from, announced.is_empty()) {
+            self.with_worker(id, |worker| worker.announced(&announced));
+        }
     }
 
     /// Panics unless the scheduler's tables say of every worker what it has.
@@ -503,6 +513,9 @@ impl World {
             let stored: Vec<_> = self.workers[&summary.id].floor.lasting().collect();
             assert_eq!(summary.values, stored.len(), "values on {}: {stored:?}", summary.id);
             assert_eq!(summary.held_bytes, stored.iter().map(|(_, stored)| stored.nbytes).sum::<u64>());
+        }
+        for (id, client) in &self.clients {
+            assert!(client.cancels.is_empty(), "{id} waits for its cancels {:?}", client.cancels);
         }
         let recomputed = self.scheduler.core.totals().recomputed;
         assert!(self.ledger.is_lossy || recomputed == 0, "values are made again, and none was lost");

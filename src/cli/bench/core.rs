@@ -158,6 +158,8 @@ impl Effects for Assigned {
 
     fn abandon(&mut self, _: WorkerId, _: TaskId) {}
 
+    fn fence(&mut self, _: WorkerId, _: u64) {}
+
     fn free(&mut self, _: WorkerId, _: TaskId) {}
 
     fn notify(&mut self, _: ClientId, _: FutureId, outcome: &Outcome<'_>) {
@@ -166,4 +168,6 @@ impl Effects for Assigned {
     }
 
     fn placed(&mut self, _: ClientId, _: &Placed) {}
+
+    fn acknowledge(&mut self, _: ClientId, _: u32) {}
 }

@@ -54,6 +54,11 @@ async fn answer(file: &Path) -> anyhow::Result<i32> {
                         outbox.finished(&Finished { task: task.task, duration_us: 1, nbytes: 0, inline });
                     }
                 }
+                ToWorkerMessage::Fence(mut numbers) => {
+                    while let Some(number) = numbers.next_number()? {
+                        outbox.fenced(number);
+                    }
+                }
                 ToWorkerMessage::Shutdown(shutdown) => return Ok(shutdown.code),
                 _ => {}
             }

@@ -38,7 +38,7 @@ impl SchedulerCore {
                 let workers: Vec<String> =
                     self.deaths.get(&slot).into_iter().flatten().map(ToString::to_string).collect();
                 let message = format!(
-                    "{} workers died while they ran it ({}); it is not run again, as it may be the cause",
+                    "{} workers died under it ({}); it is not run again, as it may be the cause",
                     workers.len(),
                     workers.join(", ")
                 );

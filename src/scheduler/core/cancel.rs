@@ -14,18 +14,19 @@ impl SchedulerCore {
     /// Cancels futures of `client`, and what depends on them.
     ///
     /// A key that other clients want goes on for them, unless forced. The futures of `client` are cancelled in
-    /// any case. What nobody wants then is stopped.
+    /// any case. What nobody wants then is stopped; the cancel is acknowledged when none of that can start.
     pub fn cancel<E: Effects>(
         &mut self,
         client: ClientId,
         cancel: &Cancel,
         effects: &mut E,
     ) -> Result<(), Violation> {
+        self.fences.begin();
         let mut slots = Vec::with_capacity(cancel.futures.len());
         for &future in &cancel.futures {
             match self.clients.standing(client, future) {
                 Standing::Task { slot, .. } => slots.push(slot),
-                Standing::Cancelled(_) => {}
+                Standing::Cancelled(_) => self.fences.again(),
                 Standing::Unknown => return Err(Violation::UnknownFuture { client, future }),
             }
         }
@@ -34,6 +35,7 @@ impl SchedulerCore {
             self.cancel_task(slot, client, cancel.force, &reason, effects);
         }
         self.take_steps(effects);
+        self.fence(client, cancel.number, effects);
         Ok(())
     }
 

@@ -96,11 +96,17 @@ impl SchedulerCore {
                 held_bytes += self.tasks[*slot].nbytes;
             }
             assert_eq!(worker.held_bytes, held_bytes, "{id}: bytes held");
+            for task in &worker.started {
+                let slot = self.tasks.find(*task).expect("what starts is not taken off the books");
+                assert!(worker.assigned.contains(&slot), "{task} starts on {id}, and is not assigned there");
+                assert!(self.deaths.contains_key(&slot), "{task} starts with caution, for no reason");
+            }
             let inputs = worker.assigned.iter().flat_map(|slot| &self.tasks[*slot].inputs);
             let inputs: BTreeSet<u32> = inputs.copied().collect();
             assert!(worker.inbound.is_subset(&inputs), "{id} is sent what it has no use for");
         }
         self.workers.check_lines();
+        self.fences.check(|worker| self.workers.find(worker).is_some());
         for task in self.doubts.keys() {
             assert!(self.tasks.find(*task).is_some(), "{task} is doubted and gone");
         }

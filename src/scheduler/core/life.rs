@@ -191,6 +191,7 @@ impl SchedulerCore {
             State::Assigned { worker, missing } => {
                 self.abandon(worker, slot, id, missing > 0);
                 effects.abandon(worker, id);
+                self.fences.told(worker);
                 missing
             }
             _ => return,
@@ -214,6 +215,7 @@ impl SchedulerCore {
         self.workers.forget_inbound(&self.tasks, worker, slot);
         let estimate_us = if following { 0 } else { self.tasks[slot].estimate_us };
         let worker = self.workers.live(worker);
+        worker.started.remove(&id);
         worker.abandoned.insert(id, estimate_us);
         worker.load_us += u64::from(estimate_us);
     }

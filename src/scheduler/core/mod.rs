@@ -12,7 +12,7 @@
 //!
 //! [`task`] is the record, [`keys`] finds it by key, [`life`] the transitions and the reference counts, [`submit`] and [`report`] what clients
 //! and workers say, [`place`] who runs what, [`recover`] what a loss undoes, [`cancel`] cancel and retry,
-//! [`check`] the invariants, [`explain`] what people are told.
+//! [`fences`] when a cancel is acknowledged, [`check`] the invariants, [`explain`] what people are told.
 
 #![warn(clippy::disallowed_methods, clippy::disallowed_types, clippy::iter_over_hash_type)]
 
@@ -21,6 +21,7 @@ mod cancel;
 mod check;
 mod clients;
 mod explain;
+mod fences;
 mod keys;
 mod life;
 mod place;
@@ -39,6 +40,7 @@ use thiserror::Error;
 
 use self::clients::Clients;
 pub use self::explain::{Explanation, TaskCounts, WorkerSummary};
+use self::fences::Fences;
 use self::keys::KeyTable;
 use self::life::Step;
 use self::queue::ReadyQueue;
@@ -56,12 +58,16 @@ pub trait Effects {
     fn retract(&mut self, worker: WorkerId, task: TaskId);
     /// Takes an assigned task away from `worker` for good.
     fn abandon(&mut self, worker: WorkerId, task: TaskId);
+    /// Asks `worker` whether it has booked all that was said before.
+    fn fence(&mut self, worker: WorkerId, number: u64);
     /// Lets `worker` drop a value.
     fn free(&mut self, worker: WorkerId, task: TaskId);
     /// Tells `client` how one of its futures ended.
     fn notify(&mut self, client: ClientId, future: FutureId, outcome: &Outcome<'_>);
     /// Tells `client` where a scattered value goes.
     fn placed(&mut self, client: ClientId, placed: &Placed);
+    /// Tells `client` that nothing that its cancel of this number stopped can start any more.
+    fn acknowledge(&mut self, client: ClientId, number: u32);
 }
 
 /// What can be set about scheduling.
@@ -110,6 +116,14 @@ pub enum Violation {
         /// Who said it.
         client: ClientId,
     },
+    /// A worker says that it has reached a fence that it was not asked about.
+    #[error("{worker} has reached fence {number}, which it was not asked about")]
+    NotFenced {
+        /// Who said it.
+        worker: WorkerId,
+        /// What it named.
+        number: u64,
+    },
     /// A worker reports on a task that it was not given.
     #[error("{worker} reports on {task}, which it was not given")]
     NotAssigned {
@@ -144,8 +158,10 @@ pub struct SchedulerCore {
     steps: Vec<Step>,
     /// Scattered values that wait for a worker to join. Entries of futures given back since are stale.
     unscattered: Vec<(ClientId, FutureId)>,
-    /// Workers that died under a task.
+    /// Workers that died and had the task, by slot.
     deaths: BTreeMap<u32, Vec<WorkerId>>,
+    /// Cancels that are not acknowledged.
+    fences: Fences,
     /// How often scattered values could not be fetched from the live worker that has the only copy.
     doubts: BTreeMap<TaskId, u32>,
     next_scatter: usize,
@@ -201,6 +217,7 @@ impl SchedulerCore {
             steps: Vec::new(),
             unscattered: Vec::new(),
             deaths: BTreeMap::new(),
+            fences: Fences::default(),
             doubts: BTreeMap::new(),
             next_scatter: 0,
             assignments: 0,

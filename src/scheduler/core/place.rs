@@ -11,7 +11,7 @@ use super::task::State;
 use super::workers::Room;
 use super::{Effects, SchedulerCore, blame};
 use crate::model::{TaskId, Tick, WorkerId};
-use crate::wire::worker::{Assignment, Input, Source};
+use crate::wire::worker::{Assignment, Caution, Input, Source};
 
 /// Inverse bandwidth and latency between two ranks, by where they are.
 struct Distance {
@@ -218,6 +218,7 @@ impl SchedulerCore {
             task: self.tasks.id(slot),
             function: self.functions[task.function as usize].id,
             priority: task.priority,
+            caution: self.caution(slot),
             arguments: &task.arguments,
             inputs,
         };
@@ -232,6 +233,15 @@ impl SchedulerCore {
         }
         if any_large {
             self.note_inbound(worker, slot);
+        }
+    }
+
+    /// A task that may have been the death of a worker is run with caution.
+    #[inline]
+    fn caution(&self, slot: u32) -> Caution {
+        match !self.deaths.is_empty() && self.deaths.contains_key(&slot) {
+            true => Caution::Announce,
+            false => Caution::None,
         }
     }
 

@@ -1,9 +1,16 @@
 //! What a loss undoes: a worker's tasks run again, its values are computed again, a client's references end.
+//!
+//! When a worker dies, any task that it was given and has not answered for may have been running: what its threads
+//! took up last is not known here. So its death counts against all of them, once; and from then on each is run with
+//! caution, its start said before it begins. So every further death counts against those that ran, and no others.
+
+use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 
 use super::life::Step;
 use super::task::{Origin, State};
 use super::{Effects, SchedulerCore, blame};
-use crate::model::{ClientId, WorkerId};
+use crate::model::{ClientId, TaskId, WorkerId};
 
 /// Why a worker left, which decides whether its tasks are suspects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +25,10 @@ impl SchedulerCore {
     /// A worker is gone, with what it ran and held.
     pub fn worker_left<E: Effects>(&mut self, id: WorkerId, departure: Departure, effects: &mut E) {
         let Some(worker) = self.workers.leave(id) else { return };
-        self.blame_running(id, &worker.assigned, worker.threads as usize, departure);
+        if departure == Departure::Lost {
+            self.count_death(id, &worker.assigned, &worker.started);
+        }
+        self.unfence(id, effects);
         for slot in worker.assigned {
             let State::Assigned { missing, .. } = self.tasks[slot].state else { continue };
             self.tasks[slot].position = super::task::NONE;
@@ -72,18 +82,17 @@ impl SchedulerCore {
         self.steps.push(if self.tasks[slot].is_wanted() { Step::Activate(slot) } else { Step::Settle(slot) });
     }
 
-    /// The tasks that were given to the worker first are those that ran when it died.
-    fn blame_running(&mut self, id: WorkerId, assigned: &[u32], threads: usize, departure: Departure) {
-        if departure == Departure::Planned {
-            return;
-        }
-        let startable = |slot: &u32| matches!(self.tasks[*slot].state, State::Assigned { missing: 0, .. });
-        let mut running: Vec<u32> = assigned.iter().copied().filter(startable).collect();
-        running.sort_unstable_by_key(|slot| {
-            (std::cmp::Reverse(self.tasks[*slot].priority), self.tasks[*slot].assignment)
-        });
-        for slot in running.into_iter().take(threads) {
-            self.deaths.entry(slot).or_default().push(id);
+    /// Counts a death against the tasks that may have been its cause: those that ran with caution, and those that
+    /// were given to the worker without.
+    fn count_death(&mut self, id: WorkerId, assigned: &[u32], started: &BTreeSet<TaskId>) {
+        for &slot in assigned {
+            match self.deaths.entry(slot) {
+                Entry::Vacant(first) => drop(first.insert(vec![id])),
+                Entry::Occupied(deaths) if started.contains(&self.tasks.id(slot)) => {
+                    deaths.into_mut().push(id);
+                }
+                Entry::Occupied(_) => {}
+            }
         }
     }
 

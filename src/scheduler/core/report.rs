@@ -1,4 +1,4 @@
-//! What workers say: finished, failed, returned, holds, unavailable.
+//! What workers say: finished, failed, returned, started, holds, unavailable.
 
 use super::clients::Standing;
 use super::life::Step;
@@ -74,6 +74,15 @@ impl SchedulerCore {
         Ok(())
     }
 
+    /// A task that was assigned with caution is about to run.
+    pub fn started(&mut self, worker: WorkerId, task: TaskId) -> Result<(), Violation> {
+        if !self.workers.live(worker).abandoned.contains_key(&task) {
+            self.assigned(worker, task)?;
+            self.workers.live(worker).started.insert(task);
+        }
+        Ok(())
+    }
+
     /// A copy of a value is on `worker`: put there by a client, or fetched for a task.
     pub fn holds<E: Effects>(&mut self, worker: WorkerId, task: TaskId, nbytes: u64, effects: &mut E) {
         let Some(slot) = self.tasks.find(task) else { return effects.free(worker, task) };
@@ -119,17 +128,20 @@ impl SchedulerCore {
         *doubts < DOUBTS_MAX
     }
 
-    /// A client could not fetch a value from `worker`: as [`unavailable`](Self::unavailable), and the future is
-    /// watched again.
+    /// A client could not fetch the value that it knows as `task` from `worker`: as
+    /// [`unavailable`](Self::unavailable), unless the future has got another value since; and it is watched again.
     pub fn unreachable<E: Effects>(
         &mut self,
         client: ClientId,
         future: FutureId,
+        task: TaskId,
         worker: WorkerId,
         effects: &mut E,
     ) -> Result<(), Violation> {
-        if let Standing::Task { slot, .. } = self.clients.standing(client, future) {
-            self.unavailable(self.tasks.id(slot), worker, effects);
+        if let Standing::Task { slot, .. } = self.clients.standing(client, future)
+            && self.tasks.id(slot) == task
+        {
+            self.unavailable(task, worker, effects);
         }
         self.watch(client, future, effects)
     }
@@ -139,15 +151,14 @@ impl SchedulerCore {
         self.workers.mark_dirty(id);
         let worker = self.workers.live(id);
         worker.retracting.remove(&task);
+        if !worker.started.is_empty() {
+            worker.started.remove(&task);
+        }
         if let Some(estimate_us) = worker.abandoned.remove(&task) {
             worker.load_us = worker.load_us.saturating_sub(u64::from(estimate_us));
             return Ok(None);
         }
-        let found = self
-            .tasks
-            .find(task)
-            .filter(|slot| matches!(self.tasks[*slot].state, State::Assigned { worker, .. } if worker == id));
-        let Some(slot) = found else { return Err(Violation::NotAssigned { worker: id, task }) };
+        let slot = self.assigned(id, task)?;
         let State::Assigned { missing, .. } = self.tasks[slot].state else { unreachable!("just matched") };
         self.workers.unbook(&mut self.tasks, id, slot, missing > 0);
         self.workers.forget_inbound(&self.tasks, id, slot);
@@ -156,6 +167,13 @@ impl SchedulerCore {
             missing => State::Waiting { missing },
         };
         Ok(Some(slot))
+    }
+
+    /// The slot of a task that is assigned to this worker.
+    fn assigned(&self, id: WorkerId, task: TaskId) -> Result<u32, Violation> {
+        let is_there =
+            |slot: &u32| matches!(self.tasks[*slot].state, State::Assigned { worker, .. } if worker == id);
+        self.tasks.find(task).filter(is_there).ok_or(Violation::NotAssigned { worker: id, task })
     }
 
     /// A task that was taken off the books is to be placed again.

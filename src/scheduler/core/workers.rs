@@ -31,6 +31,8 @@ pub(super) struct Worker {
     pub inbound: BTreeSet<u32>,
     /// Tasks asked back whose outcome has not come.
     pub retracting: BTreeSet<TaskId>,
+    /// Tasks assigned with caution that the worker said to start.
+    pub started: BTreeSet<TaskId>,
     /// The line that the worker stands in, and its number there.
     standing: (Room, u64),
     /// Whether its room may have grown, or its backlog has.
@@ -110,6 +112,7 @@ impl Workers {
             held_bytes: 0,
             inbound: BTreeSet::new(),
             retracting: BTreeSet::new(),
+            started: BTreeSet::new(),
             standing: (Room::None, 0),
             is_dirty: false,
             is_deep: false,

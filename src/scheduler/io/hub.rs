@@ -182,7 +182,9 @@ impl Hub {
             }
             ClientMessage::Cancel(cancel) => core.cancel(client, &cancel, post)?,
             ClientMessage::Scatter(scatter) => core.scatter(client, &scatter, post)?,
-            ClientMessage::Unreachable(future, worker) => core.unreachable(client, future, worker, post)?,
+            ClientMessage::Unreachable(future, task, worker) => {
+                core.unreachable(client, future, task, worker, post)?;
+            }
             ClientMessage::Query(number, query) => {
                 let answer = self.answer(client, query);
                 self.post.client(client, |outbox| outbox.reply(number, &answer));
@@ -229,6 +231,16 @@ impl Hub {
             WorkerMessage::Returned(mut tasks) => {
                 while let Some(task) = tasks.next_task()? {
                     core.returned(worker, task)?;
+                }
+            }
+            WorkerMessage::Started(mut tasks) => {
+                while let Some(task) = tasks.next_task()? {
+                    core.started(worker, task)?;
+                }
+            }
+            WorkerMessage::Fenced(mut numbers) => {
+                while let Some(number) = numbers.next_number()? {
+                    core.fenced(worker, number, post)?;
                 }
             }
             WorkerMessage::Holds(mut pairs) => {

@@ -210,6 +210,10 @@ impl Effects for Post {
         self.worker(worker, |outbox| outbox.abandon(task));
     }
 
+    fn fence(&mut self, worker: WorkerId, number: u64) {
+        self.worker(worker, |outbox| outbox.fence(number));
+    }
+
     fn free(&mut self, worker: WorkerId, task: TaskId) {
         self.worker(worker, |outbox| outbox.free(task));
     }
@@ -221,5 +225,9 @@ impl Effects for Post {
 
     fn placed(&mut self, client: ClientId, placed: &Placed) {
         self.client(client, |outbox| outbox.placed(std::slice::from_ref(placed)));
+    }
+
+    fn acknowledge(&mut self, client: ClientId, number: u32) {
+        self.client(client, |outbox| outbox.reply(number, &Ok(String::new())));
     }
 }

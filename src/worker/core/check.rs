@@ -46,6 +46,9 @@ impl<J> WorkerCore<J> {
                     assert!(absent.is_empty(), "{task} is ready without its inputs");
                     queued += 1;
                 }
+                TaskState::Announced { .. } => {
+                    assert!(absent.is_empty(), "{task} is announced without its inputs");
+                }
                 TaskState::Running { .. } | TaskState::Abandoned { .. } => {
                     assert!(record.inputs.is_empty(), "{task} runs and still counts as a user");
                 }

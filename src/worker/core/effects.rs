@@ -14,6 +14,8 @@ pub trait Effects {
 
     /// Run a task on an idle thread. Its inputs are held during this call; the shell takes its own references.
     fn start(&mut self, thread: ThreadId, task: TaskId, job: Self::Job);
+    /// Take a start back that no thread has taken up; whether there was one.
+    fn recall(&mut self, thread: ThreadId, task: TaskId) -> bool;
     /// Hold the value of the event that is being handled.
     fn keep(&mut self, task: TaskId);
     /// Drop a value that was kept.
@@ -27,6 +29,10 @@ pub trait Effects {
     fn failed(&mut self, failed: &Failed<'_>);
     /// Report that a task did not run, or that nobody has its result.
     fn returned(&mut self, task: TaskId);
+    /// Report that a task is about to start; answered by `announced` when that was written.
+    fn announce(&mut self, task: TaskId);
+    /// Report that everything before a fence is booked.
+    fn fenced(&mut self, number: u64);
     /// Report a copy of a value.
     fn holds(&mut self, task: TaskId, nbytes: u64);
     /// Report that a peer did not hand out a value.

@@ -3,14 +3,16 @@
 //! ```text
 //!  assign retract abandon free ──┐                         ┌─► start a task on a thread
 //!  finished failed (threads) ────┼─► WorkerCore ─ Effects ─┼─► keep, discard, fetch a value
-//!  fetched fetch_failed put ─────┘                         └─► finished failed returned holds unavailable
+//!  fetched fetch_failed put ─────┤                         └─► finished failed returned holds unavailable
+//!  fence announced ──────────────┘                             announce fenced
 //! ```
 //!
 //! No IO, clock, threads or randomness; the same events give the same effects. A shell books every event it
 //! has and then calls [`WorkerCore::start_ready`] once. A task goes from waiting over queued to running and is
 //! gone with its one report. A large value is held until it is freed, a small one for some time, and either at
 //! least until the last task here that needs it has started. A task may wait for a value that another task here
-//! makes (it *follows* it): it starts without a word from the scheduler. Next: [`effects`], then `task.rs`,
+//! makes (it *follows* it): it starts without a word from the scheduler. One that came with caution is announced
+//! first, and starts when the shell says that this was written. Next: [`effects`], then `task.rs`,
 //! `queue.rs`, `fetches.rs`.
 
 #![warn(clippy::disallowed_methods, clippy::disallowed_types, clippy::iter_over_hash_type)]
@@ -29,7 +31,7 @@ use smallvec::SmallVec;
 use thiserror::Error;
 
 use crate::model::TaskId;
-use crate::wire::worker::{Assignment, Failed, Finished, Input, Source};
+use crate::wire::worker::{Assignment, Caution, Failed, Finished, Input, Source};
 pub use effects::{Effects, ThreadId};
 use fetches::Fetches;
 pub use fetches::{FETCHES_MAX, FETCHES_PER_PEER_MAX};
@@ -133,8 +135,14 @@ impl<J> WorkerCore<J> {
         let has_inputs = !assignment.inputs.is_empty();
         let state =
             if missing == 0 { TaskState::Queued { job } } else { TaskState::Waiting { missing, job } };
-        let record =
-            Task { arrival: waiter.arrival, priority: assignment.priority, has_inputs, inputs, state };
+        let record = Task {
+            arrival: waiter.arrival,
+            priority: assignment.priority,
+            has_inputs,
+            caution: assignment.caution,
+            inputs,
+            state,
+        };
         if missing == 0 {
             self.ready.push(record.entry(task));
         }
@@ -151,18 +159,45 @@ impl<J> WorkerCore<J> {
         }
     }
 
-    /// Takes a task away for good. One that has not started is returned, with its followers; the result of one
-    /// that runs is dropped at its end, and only then it is returned and its thread is free.
+    /// Takes a task away for good. One that no thread has taken up is returned, with its followers; the result of
+    /// one that runs is dropped at its end, and only then it is returned and its thread is free.
     pub fn abandon<E: Effects<Job = J>>(&mut self, task: TaskId, effects: &mut E) {
         let Some(record) = self.tasks.get_mut(&task) else { return };
         match record.state {
             TaskState::Waiting { .. } | TaskState::Queued { .. } => self.withdraw(task, effects),
+            TaskState::Announced { thread, .. } => {
+                self.vacate(thread);
+                self.counts.queued += 1;
+                self.withdraw(task, effects);
+            }
+            TaskState::Running { thread } if effects.recall(thread, task) => {
+                self.tasks.remove(&task);
+                self.vacate(thread);
+                effects.returned(task);
+                self.give_up(task, effects);
+            }
             TaskState::Running { thread } => {
                 record.state = TaskState::Abandoned { thread };
                 self.give_up(task, effects);
             }
             TaskState::Abandoned { .. } => {}
         }
+    }
+
+    /// Says that all that was said before the fence is booked: what was abandoned and does not run never will.
+    pub fn fence<E: Effects<Job = J>>(&mut self, number: u64, effects: &mut E) {
+        effects.fenced(number);
+    }
+
+    /// An announcement was written: the task starts, unless it was taken away meanwhile.
+    pub fn announced<E: Effects<Job = J>>(&mut self, task: TaskId, effects: &mut E) {
+        let Some(record) = self.tasks.get_mut(&task) else { return };
+        let TaskState::Announced { thread, .. } = record.state else { return };
+        let state = std::mem::replace(&mut record.state, TaskState::Running { thread });
+        let inputs = std::mem::take(&mut record.inputs);
+        let TaskState::Announced { job, .. } = state else { unreachable!("just matched") };
+        effects.start(thread, task, job);
+        self.release(&inputs, effects);
     }
 
     /// Drops a value; tasks here that already count on it still get it.
@@ -237,10 +272,15 @@ impl<J> WorkerCore<J> {
             let thread = self.idle.pop().expect("a thread is idle");
             let record = self.tasks.get_mut(&task).expect("ready tasks are here");
             let state = std::mem::replace(&mut record.state, TaskState::Running { thread });
-            let inputs = std::mem::take(&mut record.inputs);
             let TaskState::Queued { job } = state else { unreachable!("ready tasks are queued") };
             self.counts.queued -= 1;
             self.counts.running += 1;
+            if record.caution == Caution::Announce {
+                record.state = TaskState::Announced { thread, job };
+                effects.announce(task);
+                continue;
+            }
+            let inputs = std::mem::take(&mut record.inputs);
             effects.start(thread, task, job);
             self.release(&inputs, effects);
         }
@@ -266,9 +306,13 @@ impl<J> WorkerCore<J> {
     fn end(&mut self, thread: ThreadId, task: TaskId) -> Ended {
         let record = self.tasks.remove(&task).expect("only tasks that run end");
         assert_eq!(record.thread(), Some(thread), "{task} ends on the thread that runs it");
+        self.vacate(thread);
+        if let TaskState::Abandoned { .. } = record.state { Ended::Abandoned } else { Ended::Wanted }
+    }
+
+    fn vacate(&mut self, thread: ThreadId) {
         self.idle.push(thread);
         self.counts.running -= 1;
-        if let TaskState::Abandoned { .. } = record.state { Ended::Abandoned } else { Ended::Wanted }
     }
 
     /// A value is here: who waits for it gets ready.

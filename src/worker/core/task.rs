@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::effects::ThreadId;
 use super::queue::Entry;
 use crate::model::TaskId;
+use crate::wire::worker::Caution;
 
 /// A table by task. Never iterated outside `check`.
 pub(super) type Table<V> = HashMap<TaskId, V, BuildHasherDefault<TaskHasher>>;
@@ -19,6 +20,7 @@ pub(super) struct Task<J> {
     pub(super) arrival: u64,
     pub(super) priority: i32,
     pub(super) has_inputs: bool,
+    pub(super) caution: Caution,
     /// The inputs that did not come with the assignment; emptied at the start.
     pub(super) inputs: SmallVec<[TaskId; 2]>,
     pub(super) state: TaskState<J>,
@@ -31,6 +33,8 @@ pub(super) enum TaskState<J> {
     Waiting { missing: u32, job: J },
     /// In the ready queue.
     Queued { job: J },
+    /// Next on a thread, as soon as that is written.
+    Announced { thread: ThreadId, job: J },
     /// On a thread.
     Running { thread: ThreadId },
     /// On a thread, and nobody wants the result.
@@ -67,7 +71,9 @@ impl<J> Task<J> {
     pub(super) fn thread(&self) -> Option<ThreadId> {
         match self.state {
             TaskState::Waiting { .. } | TaskState::Queued { .. } => None,
-            TaskState::Running { thread } | TaskState::Abandoned { thread } => Some(thread),
+            TaskState::Announced { thread, .. }
+            | TaskState::Running { thread }
+            | TaskState::Abandoned { thread } => Some(thread),
         }
     }
 

@@ -1,9 +1,7 @@
-//! Rules of the worker core, one test each, and random histories.
+//! Rules of the worker core, one test each; `histories` are random.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use proptest::prelude::*;
+mod histories;
 
 use super::*;
 use crate::model::{FunctionId, WorkerId};
@@ -17,21 +15,28 @@ enum Effect {
     Finished(u64),
     Failed(u64),
     Returned(u64),
+    Announce(u64),
+    Fenced(u64),
     Holds(u64),
     Unavailable(u64, u32),
 }
 use Effect::{
-    Discard, Failed as FailedEffect, Fetch, Finished as Done, Holds, Keep, Returned, Start, Unavailable,
+    Announce, Discard, Failed as FailedEffect, Fenced, Fetch, Finished as Done, Holds, Keep, Returned, Start,
+    Unavailable,
 };
 
+/// Effects in order, and which starts no thread has taken up.
 #[derive(Default)]
-struct Recorder(Vec<Effect>);
+struct Recorder(Vec<Effect>, Vec<u64>);
 
 impl Effects for Recorder {
     type Job = ();
 
     fn start(&mut self, thread: ThreadId, task: TaskId, (): ()) {
         self.0.push(Start(thread.0, task.0));
+    }
+    fn recall(&mut self, _thread: ThreadId, task: TaskId) -> bool {
+        self.1.contains(&task.0)
     }
     fn keep(&mut self, task: TaskId) {
         self.0.push(Keep(task.0));
@@ -50,6 +55,12 @@ impl Effects for Recorder {
     }
     fn returned(&mut self, task: TaskId) {
         self.0.push(Returned(task.0));
+    }
+    fn announce(&mut self, task: TaskId) {
+        self.0.push(Announce(task.0));
+    }
+    fn fenced(&mut self, number: u64) {
+        self.0.push(Fenced(number));
     }
     fn holds(&mut self, task: TaskId, _nbytes: u64) {
         self.0.push(Holds(task.0));
@@ -112,6 +123,15 @@ impl Worker {
         self.step(|core, effects| core.failed(ThreadId(thread), &failed, effects))
     }
 
+    fn assign_with_caution(&mut self, task: u64, inputs: &[(u64, From)]) -> Vec<Effect> {
+        let assignment = Assignment { caution: Caution::Announce, ..assignment(0, task, inputs) };
+        self.step(|core, effects| core.assign(&assignment, (), effects).unwrap())
+    }
+
+    fn announced(&mut self, task: u64) -> Vec<Effect> {
+        self.step(|core, effects| core.announced(TaskId(task), effects))
+    }
+
     fn retract(&mut self, task: u64) -> Vec<Effect> {
         self.step(|core, effects| core.retract(TaskId(task), effects))
     }
@@ -152,6 +172,7 @@ fn assignment(priority: i32, task: u64, inputs: &[(u64, From)]) -> Assignment<'s
         task: TaskId(task),
         function: FunctionId(7),
         priority,
+        caution: Caution::None,
         arguments: b"",
         inputs: inputs.collect(),
     }
@@ -300,6 +321,42 @@ fn abandoned_running_task_keeps_its_thread_and_loses_its_result() {
 }
 
 #[test]
+fn abandoned_task_that_no_thread_has_taken_up_never_starts() {
+    let mut worker = Worker::new(1);
+    worker.assign(1, &[]);
+    worker.assign(2, &[(1, From::Local)]);
+    let effects = worker.step(|core, effects| {
+        effects.1.push(1);
+        core.abandon(TaskId(1), effects);
+        core.fence(9, effects);
+    });
+    assert_eq!(effects, [Returned(1), Returned(2), Fenced(9)]);
+    assert_eq!(worker.assign(3, &[]), [Start(0, 3)]);
+}
+
+#[test]
+fn task_under_caution_starts_when_its_announcement_is_written() {
+    let mut worker = Worker::new(1);
+    worker.assign(1, &[]);
+    assert_eq!(worker.assign_with_caution(2, &[(1, From::Local)]), []);
+    assert_eq!(worker.finish(0, 1, Size::Large), [Done(1), Keep(1), Announce(2)]);
+    assert_eq!(worker.retract(2), [], "it is as good as started");
+    worker.free(1);
+    assert_eq!(worker.announced(2), [Start(0, 2), Discard(1)]);
+    assert_eq!(worker.announced(2), []);
+    assert_eq!(worker.finish(0, 2, Size::Small), [Done(2), Keep(2)]);
+}
+
+#[test]
+fn abandoned_announcement_frees_the_thread_and_never_starts() {
+    let mut worker = Worker::new(1);
+    assert_eq!(worker.assign_with_caution(1, &[]), [Announce(1)]);
+    assert_eq!(worker.assign(2, &[]), []);
+    assert_eq!(worker.abandon(1), [Returned(1), Start(0, 2)]);
+    assert_eq!(worker.announced(1), []);
+}
+
+#[test]
 fn retracted_task_can_be_assigned_again_and_starts_once() {
     let mut worker = Worker::new(1);
     worker.assign(1, &[]);
@@ -390,142 +447,4 @@ fn put_value_serves_tasks_that_wait_for_its_fetch() {
     worker.assign(1, &[(9, From::Remote(vec![5]))]);
     assert_eq!(worker.put(9), [Holds(9), Keep(9), Start(0, 1)]);
     assert_eq!(worker.fetched(9), []);
-}
-
-#[derive(Debug, Clone)]
-enum Event {
-    Assign { priority: i32, task: u64, inputs: Vec<(u64, From)> },
-    Retract(u64),
-    Abandon(u64),
-    Free(u64),
-    Finish(usize, Size),
-    Fail(usize),
-    Fetched(usize),
-    FetchFailed(usize),
-    Put(u64),
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    let task = 0..24u64;
-    let from = prop_oneof![
-        1 => Just(From::Inline),
-        4 => Just(From::Local),
-        3 => prop::collection::vec(0..4u32, 0..3).prop_map(From::Remote),
-    ];
-    let size = prop_oneof![Just(Size::Small), Just(Size::Large)];
-    let inputs = prop::collection::vec((task.clone(), from), 0..4);
-    prop_oneof![
-        8 => (0..3, task.clone(), inputs)
-            .prop_map(|(priority, task, mut inputs)| {
-                // Graphs have no cycles.
-                inputs.retain(|(input, _)| *input < task);
-                Event::Assign { priority, task, inputs }
-            }),
-        1 => task.clone().prop_map(Event::Retract),
-        1 => task.clone().prop_map(Event::Abandon),
-        1 => task.clone().prop_map(Event::Free),
-        5 => (0..8usize, size).prop_map(|(index, size)| Event::Finish(index, size)),
-        1 => (0..8usize).prop_map(Event::Fail),
-        2 => (0..8usize).prop_map(Event::Fetched),
-        1 => (0..8usize).prop_map(Event::FetchFailed),
-        1 => task.prop_map(Event::Put),
-    ]
-}
-
-/// What an onlooker knows of a worker from its effects alone.
-#[derive(Default)]
-struct Onlooker {
-    open: BTreeSet<u64>,
-    running: BTreeMap<u32, u64>,
-    started: BTreeSet<u64>,
-    fetching: BTreeSet<u64>,
-    kept: BTreeSet<u64>,
-}
-
-impl Onlooker {
-    fn watch(&mut self, threads: u32, effects: &[Effect]) {
-        for effect in effects {
-            match *effect {
-                Start(thread, task) => {
-                    assert!(thread < threads && self.open.contains(&task), "{task} was not assigned");
-                    assert_eq!(self.running.insert(thread, task), None, "thread {thread} is overbooked");
-                    assert!(self.started.insert(task), "{task} was started twice");
-                }
-                Done(task) | FailedEffect(task) | Returned(task) => {
-                    assert!(self.open.remove(&task), "{task} was reported twice");
-                    self.started.remove(&task);
-                }
-                Keep(task) => assert!(self.kept.insert(task), "{task} is held already"),
-                Discard(task) => assert!(self.kept.remove(&task), "{task} is not held"),
-                Fetch(task, _) => assert!(self.fetching.insert(task), "{task} is fetched twice"),
-                Holds(_) | Unavailable(..) => {}
-            }
-        }
-    }
-
-    fn apply(&mut self, worker: &mut Worker, event: &Event) -> Vec<Effect> {
-        match event {
-            Event::Assign { priority, task, inputs } => {
-                if !self.open.insert(*task) {
-                    return vec![];
-                }
-                worker.assign_at(*priority, *task, inputs)
-            }
-            Event::Retract(task) => worker.retract(*task),
-            Event::Abandon(task) => worker.abandon(*task),
-            Event::Free(task) => worker.free(*task),
-            Event::Put(task) => worker.put(*task),
-            Event::Finish(index, size) => match self.take_running(*index) {
-                Some((thread, task)) => worker.finish(thread, task, *size),
-                None => vec![],
-            },
-            Event::Fail(index) => match self.take_running(*index) {
-                Some((thread, task)) => worker.fail(thread, task),
-                None => vec![],
-            },
-            Event::Fetched(index) => self.take_fetch(*index).map_or(vec![], |task| worker.fetched(task)),
-            Event::FetchFailed(index) => {
-                self.take_fetch(*index).map_or(vec![], |task| worker.fetch_failed(task))
-            }
-        }
-    }
-
-    fn take_running(&mut self, index: usize) -> Option<(u32, u64)> {
-        let (&thread, &task) = self.running.iter().nth(index)?;
-        self.running.remove(&thread);
-        Some((thread, task))
-    }
-
-    fn take_fetch(&mut self, index: usize) -> Option<u64> {
-        let task = *self.fetching.iter().nth(index)?;
-        self.fetching.remove(&task);
-        Some(task)
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn every_assignment_has_one_outcome(threads in 1..4u32, events in prop::collection::vec(event(), 0..200)) {
-        let mut worker = Worker::new(threads);
-        let mut onlooker = Onlooker::default();
-        for event in &events {
-            let effects = onlooker.apply(&mut worker, event);
-            onlooker.watch(threads, &effects);
-        }
-        while !onlooker.running.is_empty() || !onlooker.fetching.is_empty() {
-            for event in [Event::Fetched(0), Event::Finish(0, Size::Large)] {
-                let effects = onlooker.apply(&mut worker, &event);
-                onlooker.watch(threads, &effects);
-            }
-        }
-        prop_assert_eq!(&onlooker.open, &BTreeSet::new(), "tasks without an outcome are left");
-        prop_assert_eq!(worker.core.counts(), Counts::default());
-        for task in 0..24 {
-            let effects = worker.free(task);
-            onlooker.watch(threads, &effects);
-        }
-        prop_assert_eq!(&onlooker.kept, &BTreeSet::new(), "values are left after they were freed");
-    }
 }

@@ -17,6 +17,7 @@ fn read(opcode: u8, body: &[u8]) -> Result<(), WireError> {
         ToWorkerMessage::Retract(tasks) | ToWorkerMessage::Abandon(tasks) | ToWorkerMessage::Free(tasks) => {
             read_tasks(tasks)?;
         }
+        ToWorkerMessage::Fence(mut numbers) => while numbers.next_number()?.is_some() {},
         _ => {}
     }
     Ok(())
