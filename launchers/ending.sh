@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2030,SC2031 # the watcher has its own list of watchers, an empty one
 # How mpirun.sh and srun.sh end: with the code of rank 0, and with nothing left. They source this file.
 
 # make_note: a file in which rank 0 leaves its exit code, and which connection file is its own (DCLUSTER_EXIT_CODE_FILE).
@@ -14,7 +14,8 @@ make_note() {
 # clean_up: when the launcher has ended. Rank 0 has removed its connection file, unless all of its node was killed.
 clean_up() {
     local file
-    [ -z "${watcher:-}" ] || kill -KILL "$watcher" 2>/dev/null || true
+    # shellcheck disable=SC2086 # one word for each
+    [ -z "${watchers:-}" ] || kill -KILL $watchers 2>/dev/null || true
     file=$(sed -n '/^\//{p;q;}' "$DCLUSTER_EXIT_CODE_FILE" 2>/dev/null || true)
     # A cluster started later may have its file there; this one's has its address.
     if [ -n "$file" ] && grep -qsF "\"$(tail -n 1 "$DCLUSTER_EXIT_CODE_FILE")\"" "$file"; then
@@ -29,12 +30,12 @@ watch_over() {
     {
         trap '' HUP INT TERM USR1 USR2
         tail --pid=$$ -f /dev/null
-        watcher=
+        watchers=
         kill -"$2" "$1"
         tail --pid="$1" -f /dev/null
         clean_up
     } </dev/null >/dev/null 2>&1 &
-    watcher=$!
+    watchers="${watchers:-} $!"
     disown
 }
 

@@ -37,7 +37,7 @@ pub struct Setup {
     /// What is printed when the cluster runs.
     pub announcement: Announcement,
     /// How long the scheduler keeps what a client holds whose connection broke; zero for not at all, None for
-    /// [`CLIENT_LEASE`](crate::scheduler::io::CLIENT_LEASE).
+    /// [`CLIENT_LEASE`].
     pub client_lease: Option<Duration>,
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::stage::{ENDING_MAX, Stage, dcluster, example, is_open_mpi, signal, wait_for};
 
@@ -33,6 +34,17 @@ fn every_exit_code_comes_out() {
     let stage = Stage::new();
     stage.run(script(&stage).args([dcluster(), "run", "--", "no-such-program"])).assert_code(127);
     stage.run(script(&stage).args([dcluster(), "--nonsense"])).assert_code(2);
+}
+
+#[test]
+fn a_program_that_is_not_there_is_said_and_not_waited_for() {
+    let stage = Stage::new();
+    let end = stage.start(script(&stage).arg("/no/such/program")).end_within(Duration::from_secs(30));
+    assert_ne!(end.code, Some(0));
+    if is_open_mpi() {
+        assert!(end.errors.contains("is the program there"), "{}", end.errors);
+    }
+    stage.assert_nothing_left();
 }
 
 #[test]
