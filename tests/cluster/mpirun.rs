@@ -1,5 +1,6 @@
 //! Clusters under a real `mpirun`: how many ranks there are, what the driver sees, and every way they end.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -199,6 +200,10 @@ fn ranks_that_mpi_does_not_see_together_say_so_and_meet_over_tcp() {
         let variables = [("PMI_RANK", rank), ("PMI_SIZE", "3"), ("DCLUSTER_RUN_ID", "wrong-pmi")];
         let mut command = stage.command(example("exits"));
         command.envs(variables).env("OMPI_MCA_plm", "isolated");
+        // Lone processes of Open MPI that start together would race to make one directory, and one would lose.
+        let session = stage.path().join(format!("session-{rank}"));
+        fs::create_dir(&session).expect("a directory");
+        command.env("OMPI_MCA_orte_tmpdir_base", session);
         stage.start(&mut command)
     };
     let ranks = [rank("0"), rank("1"), rank("2")];
