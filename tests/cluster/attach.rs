@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::stage::{Actor, ENDING_MAX, Stage, dcluster, example, signal, wait_for};
+use crate::stage::{Actor, ENDING_MAX, Stage, dcluster, example, pid, signal, wait_for};
 
 #[test]
 fn a_second_terminal_attaches_with_the_printed_file_and_stops_the_cluster() {
@@ -105,7 +105,7 @@ fn what_a_cluster_leaves_that_was_killed_with_its_guard_is_removed_by_the_next_s
     let leave = || {
         let scheduler = stage.start(stage.command(dcluster()).arg("scheduler"));
         let file = stage.connection_file();
-        let leader = stage.workers(0)["scheduler"]["pid"].as_i64().expect("a process id") as i32;
+        let leader = pid(&stage.workers(0)["scheduler"]);
         let guard = wait_for("the guard", || stage.processes().into_iter().find(|other| *other != leader));
         [guard, leader].into_iter().for_each(|process| signal(process, libc::SIGKILL));
         scheduler.end_within(ENDING_MAX).assert_code(137);

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::stage::{ENDING_MAX, PATIENCE, Stage, dcluster, example, signal};
+use crate::stage::{ENDING_MAX, PATIENCE, Stage, dcluster, example, pid, signal};
 
 /// `dcluster local` with two workers and a driver in shell.
 fn local(stage: &Stage, script: &str) -> Command {
@@ -80,9 +80,7 @@ fn what_a_driver_leaves_running_is_ended() {
 fn each_ending_signal_ends_driver_and_workers_with_its_own_code() {
     for (number, code) in [(libc::SIGINT, 130), (libc::SIGTERM, 143), (libc::SIGHUP, 129)] {
         let stage = Stage::new();
-        let cluster = stage.start(&mut local(&stage, "echo ready; sleep 600"));
-        cluster.prints("ready");
-        stage.workers(2);
+        let (cluster, _) = stage.start_ready(&mut local(&stage, "echo ready; sleep 600"), 2);
         cluster.signal(number);
         cluster.end_within(ENDING_MAX).assert_code(code);
         stage.assert_nothing_left();
@@ -114,9 +112,7 @@ fn a_driver_may_bring_its_results_home_after_the_signal() {
     let stage = Stage::new();
     let script =
         format!("trap '{} status; echo saved; exit 0' TERM; echo ready; sleep 600 & wait", dcluster());
-    let cluster = stage.start(&mut local(&stage, &script));
-    cluster.prints("ready");
-    stage.workers(2);
+    let (cluster, _) = stage.start_ready(&mut local(&stage, &script), 2);
     cluster.signal(libc::SIGTERM);
     let end = cluster.end_within(ENDING_MAX);
     end.assert_code(143);
@@ -152,9 +148,7 @@ fn user_signals_are_handed_to_the_driver() {
 #[test]
 fn a_killed_leader_leaves_nothing() {
     let stage = Stage::new();
-    let cluster = stage.start(&mut local(&stage, "echo ready; sleep 600 & sleep 600"));
-    cluster.prints("ready");
-    stage.workers(2);
+    let (cluster, _) = stage.start_ready(&mut local(&stage, "echo ready; sleep 600 & sleep 600"), 2);
     cluster.signal(libc::SIGKILL);
     cluster.end_within(ENDING_MAX).assert_code(137);
     stage.assert_nothing_left();
@@ -163,10 +157,8 @@ fn a_killed_leader_leaves_nothing() {
 #[test]
 fn losing_one_worker_is_survived_and_losing_all_ends_the_cluster() {
     let stage = Stage::new();
-    let cluster = stage.start(&mut local(&stage, "echo ready; sleep 600"));
-    cluster.prints("ready");
-    let status = stage.workers(2);
-    let process = |index: usize| status["workers"][index]["pid"].as_i64().expect("a process id") as i32;
+    let (cluster, status) = stage.start_ready(&mut local(&stage, "echo ready; sleep 600"), 2);
+    let process = |index: usize| pid(&status["workers"][index]);
     signal(process(0), libc::SIGKILL);
     stage.workers(1);
     signal(process(1), libc::SIGKILL);

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::stage::{ENDING_MAX, Stage, dcluster, example, is_open_mpi, signal, wait_for};
+use crate::stage::{ENDING_MAX, Stage, dcluster, example, is_open_mpi, pid, signal, wait_for};
 
 /// `mpirun -n RANKS dcluster run` with a driver in shell.
 fn run(stage: &Stage, ranks: u32, script: &str) -> Command {
@@ -107,9 +107,7 @@ fn a_killed_driver_ends_all_ranks() {
 fn ctrl_c_and_sigterm_at_mpirun_leave_nothing() {
     for number in [libc::SIGINT, libc::SIGTERM] {
         let stage = Stage::new();
-        let cluster = stage.start(&mut run(&stage, 3, "echo ready; sleep 600 & sleep 600"));
-        cluster.prints("ready");
-        stage.workers(2);
+        let (cluster, _) = stage.start_ready(&mut run(&stage, 3, "echo ready; sleep 600 & sleep 600"), 2);
         cluster.signal(number);
         let end = cluster.end_within(ENDING_MAX);
         assert_ne!(end.code, Some(0));
@@ -120,10 +118,8 @@ fn ctrl_c_and_sigterm_at_mpirun_leave_nothing() {
 #[test]
 fn sigterm_at_rank_0_ends_all_ranks_with_143() {
     let stage = Stage::new();
-    let cluster = stage.start(&mut run(&stage, 3, "echo ready; sleep 600"));
-    cluster.prints("ready");
-    let status = stage.workers(2);
-    signal(status["scheduler"]["pid"].as_i64().expect("a process id") as i32, libc::SIGTERM);
+    let (cluster, status) = stage.start_ready(&mut run(&stage, 3, "echo ready; sleep 600"), 2);
+    signal(pid(&status["scheduler"]), libc::SIGTERM);
     cluster.end_within(ENDING_MAX).assert_code(143);
     stage.assert_nothing_left();
 }
@@ -131,9 +127,7 @@ fn sigterm_at_rank_0_ends_all_ranks_with_143() {
 #[test]
 fn a_client_stops_all_ranks_with_its_code() {
     let stage = Stage::new();
-    let cluster = stage.start(&mut run(&stage, 3, "echo ready; sleep 600"));
-    cluster.prints("ready");
-    stage.workers(2);
+    let (cluster, _) = stage.start_ready(&mut run(&stage, 3, "echo ready; sleep 600"), 2);
     stage.run(stage.command(dcluster()).args(["stop", "--code", "5"])).assert_code(0);
     cluster.end_within(ENDING_MAX).assert_code(5);
     stage.assert_nothing_left();
@@ -142,10 +136,8 @@ fn a_client_stops_all_ranks_with_its_code() {
 #[test]
 fn the_death_of_rank_0_ends_all() {
     let stage = Stage::new();
-    let cluster = stage.start(&mut run(&stage, 3, "echo ready; sleep 600 & sleep 600"));
-    cluster.prints("ready");
-    let status = stage.workers(2);
-    signal(status["scheduler"]["pid"].as_i64().expect("a process id") as i32, libc::SIGKILL);
+    let (cluster, status) = stage.start_ready(&mut run(&stage, 3, "echo ready; sleep 600 & sleep 600"), 2);
+    signal(pid(&status["scheduler"]), libc::SIGKILL);
     let end = cluster.end_within(ENDING_MAX);
     assert_ne!(end.code, Some(0));
     stage.assert_nothing_left();
@@ -154,10 +146,8 @@ fn the_death_of_rank_0_ends_all() {
 #[test]
 fn the_death_of_a_worker_ends_all_under_a_plain_mpirun() {
     let stage = Stage::new();
-    let cluster = stage.start(&mut run(&stage, 3, "echo ready; sleep 600"));
-    cluster.prints("ready");
-    let status = stage.workers(2);
-    signal(status["workers"][0]["pid"].as_i64().expect("a process id") as i32, libc::SIGKILL);
+    let (cluster, status) = stage.start_ready(&mut run(&stage, 3, "echo ready; sleep 600"), 2);
+    signal(pid(&status["workers"][0]), libc::SIGKILL);
     let end = cluster.end_within(ENDING_MAX);
     assert_ne!(end.code, Some(0));
     stage.assert_nothing_left();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::stage::{ENDING_MAX, Stage, dcluster, example, is_open_mpi, signal, wait_for};
+use crate::stage::{ENDING_MAX, Stage, dcluster, example, is_open_mpi, pid, signal, wait_for};
 
 /// `launchers/mpirun.sh -n 3`; the program and its arguments follow.
 fn script(stage: &Stage) -> Command {
@@ -18,10 +18,6 @@ fn run(stage: &Stage, driver: &str) -> Command {
     let mut command = script(stage);
     command.args([dcluster(), "run", "--", "sh", "-c", driver]);
     command
-}
-
-fn pid(process: &serde_json::Value) -> i32 {
-    process["pid"].as_i64().expect("a process id") as i32
 }
 
 #[test]
@@ -114,9 +110,7 @@ fn ctrl_c_is_130_and_sigterm_143() {
         let mut command = run(&stage, "echo ready; sleep 600 & sleep 600");
         // A terminal's Ctrl-C goes to the whole group.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let cluster = stage.start(&mut command);
-        cluster.prints("ready");
-        stage.workers(2);
+        let (cluster, _) = stage.start_ready(&mut command, 2);
         if number == libc::SIGINT {
             cluster.signal_group(number);
         } else {
@@ -139,9 +133,7 @@ fn a_driver_may_bring_its_results_home_after_a_term() {
         "trap 'sleep 1; {} status; echo saved; exit 0' TERM; echo ready; while :; do sleep 0.1; done",
         dcluster()
     );
-    let cluster = stage.start(&mut run(&stage, &driver));
-    cluster.prints("ready");
-    stage.workers(2);
+    let (cluster, _) = stage.start_ready(&mut run(&stage, &driver), 2);
     cluster.signal(libc::SIGTERM);
     let end = cluster.end_within(ENDING_MAX);
     end.assert_code(143);
@@ -152,9 +144,7 @@ fn a_driver_may_bring_its_results_home_after_a_term() {
 #[test]
 fn a_killed_script_takes_mpirun_and_all_ranks_along() {
     let stage = Stage::new();
-    let cluster = stage.start(&mut run(&stage, "echo ready; sleep 600 & sleep 600"));
-    cluster.prints("ready");
-    stage.workers(2);
+    let (cluster, _) = stage.start_ready(&mut run(&stage, "echo ready; sleep 600 & sleep 600"), 2);
     cluster.signal(libc::SIGKILL);
     cluster.end_within(ENDING_MAX).assert_code(137);
     stage.assert_nothing_left();
@@ -163,9 +153,8 @@ fn a_killed_script_takes_mpirun_and_all_ranks_along() {
 #[test]
 fn a_killed_mpirun_takes_all_ranks_along() {
     let stage = Stage::new();
-    let cluster = stage.start(&mut run(&stage, "echo ready; sleep 600 & sleep 600"));
-    cluster.prints("ready");
-    let leader = pid(&stage.workers(2)["scheduler"]);
+    let (cluster, status) = stage.start_ready(&mut run(&stage, "echo ready; sleep 600 & sleep 600"), 2);
+    let leader = pid(&status["scheduler"]);
     // Under MPICH a proxy is between them.
     signal(if is_open_mpi() { parent(leader) } else { parent(parent(leader)) }, libc::SIGKILL);
     assert_ne!(cluster.end_within(ENDING_MAX).code, Some(0));

@@ -1,6 +1,6 @@
 //! Ranks without any PMI, as `srun --mpi=none` starts them: they meet through files, and end as others do.
 
-use crate::stage::{Actor, ENDING_MAX, PATIENCE, Stage, dcluster, example, signal};
+use crate::stage::{Actor, ENDING_MAX, PATIENCE, Stage, dcluster, example, pid, signal};
 
 /// The ranks of one step, as processes with Slurm's variables.
 fn step(stage: &Stage, ranks: u32, words: &[&str]) -> Vec<Actor> {
@@ -44,7 +44,7 @@ fn workers_end_with_their_code_when_rank_0_dies() {
     let stage = Stage::new();
     let mut ranks = step(&stage, 3, &[dcluster()]);
     let status = stage.workers(2);
-    signal(status["scheduler"]["pid"].as_i64().expect("a process id") as i32, libc::SIGKILL);
+    signal(pid(&status["scheduler"]), libc::SIGKILL);
     ranks.remove(0).end_within(ENDING_MAX).assert_code(137);
     for worker in ranks {
         worker.end_within(ENDING_MAX).assert_code(74);
@@ -57,7 +57,7 @@ fn the_others_live_on_when_a_worker_dies() {
     let stage = Stage::new();
     let ranks = step(&stage, 3, &[dcluster()]);
     let status = stage.workers(2);
-    signal(status["workers"][0]["pid"].as_i64().expect("a process id") as i32, libc::SIGKILL);
+    signal(pid(&status["workers"][0]), libc::SIGKILL);
     stage.workers(1);
     stage.run(stage.command(dcluster()).args(["--job", "7", "stop", "--code", "3"])).assert_code(0);
     let codes: Vec<_> = ranks.into_iter().map(|rank| rank.end_within(ENDING_MAX).code).collect();

@@ -145,6 +145,14 @@ impl Stage {
         })
     }
 
+    /// Starts a cluster whose driver prints `ready`, and waits for that and for `workers`; gives the status, too.
+    pub(crate) fn start_ready(&self, command: &mut Command, workers: usize) -> (Actor, serde_json::Value) {
+        let cluster = self.start(command);
+        cluster.prints("ready");
+        let status = self.workers(workers);
+        (cluster, status)
+    }
+
     /// Waits until `count` workers have joined; gives the status.
     pub(crate) fn workers(&self, count: usize) -> serde_json::Value {
         let file = self.connection_file();
@@ -262,6 +270,11 @@ pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T 
         assert!(Instant::now() < until, "waited in vain for {what}");
         thread::sleep(POLL);
     }
+}
+
+/// The process id in a status of the scheduler or of a worker.
+pub(crate) fn pid(process: &serde_json::Value) -> i32 {
+    process["pid"].as_i64().expect("a process id") as i32
 }
 
 fn code_of(status: ExitStatus) -> Option<i32> {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::hub::Hub;
+use super::post::ClientPeer;
 use crate::model::{ClientId, WorkerId};
 use crate::topology;
 use crate::wire::client::Query;
@@ -39,14 +40,19 @@ impl Hub {
             "workers": self.core.worker_summaries().iter().filter_map(|summary| self.worker(summary)).collect::<Vec<_>>(),
             "tasks": self.core.counts(),
             "totals": self.core.totals(),
-            "clients": self.post.clients.iter().map(|(client, peer)| json!({
-                "id": client,
-                "host": peer.remote.hello.host,
-                "pid": peer.remote.hello.pid,
-                "address": peer.remote.address.to_string(),
-                "away_s": peer.session.absence(self.client_lease).map(|absence| absence.away.as_secs_f64()),
-                "lease_left_s": peer.session.absence(self.client_lease).map(|absence| absence.left.as_secs_f64()),
-            })).collect::<Vec<_>>(),
+            "clients": self.post.clients.iter().map(|(client, peer)| self.client(*client, peer)).collect::<Vec<_>>(),
+        })
+    }
+
+    fn client(&self, client: ClientId, peer: &ClientPeer) -> Value {
+        let absence = peer.session.absence(self.client_lease);
+        json!({
+            "id": client,
+            "host": peer.remote.hello.host,
+            "pid": peer.remote.hello.pid,
+            "address": peer.remote.address.to_string(),
+            "away_s": absence.map(|absence| absence.away.as_secs_f64()),
+            "lease_left_s": absence.map(|absence| absence.left.as_secs_f64()),
         })
     }
 

@@ -408,7 +408,6 @@ impl Hub {
     pub(super) fn take_mail(&mut self, peer: PeerId, frames: &mut Vec<u8>) -> bool {
         let Some((outbox, mailbox)) = self.post.parts(peer) else { return false };
         outbox.swap_into(frames);
-        mailbox.has_mail = false;
         mailbox.open || !frames.is_empty()
     }
 

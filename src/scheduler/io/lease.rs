@@ -309,7 +309,6 @@ impl Hub {
             }
             ready!(writer.poll_flush(cx))?;
             outbox.outbox().swap_into(frames);
-            mailbox.has_mail = false;
             match (frames.is_empty(), mailbox.open) {
                 (false, _) => sent.push(frames),
                 (true, true) => return Poll::Ready(Ok(Next::Wait)),

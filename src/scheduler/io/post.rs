@@ -59,10 +59,11 @@ pub(super) struct WorkerPeer {
     mailbox: Mailbox,
 }
 
-/// Whether there is mail, and whether more may come.
+/// How the writer is woken, and whether more mail may come.
 pub(super) struct Mailbox {
     pub(super) mail: Rc<Notify>,
-    pub(super) has_mail: bool,
+    /// Whether the peer is among those with mail since the last [`Post::deliver`].
+    has_mail: bool,
     pub(super) open: bool,
 }
 
