@@ -8,22 +8,21 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin:/sbin:/usr/lib64/openmpi/bin
 
-# How many ranks `make run` and the examples start: one scheduler and N - 1 workers.
+# How many ranks `make run` starts: one scheduler and N - 1 workers.
 N ?= 4
 
 # The job of `make run`, and the directories it reads: the machine's documentation and sources unless given.
 JOB ?= word_count
 DIR ?=
 
-# Every example by name: the stage `examples` runs each under mpirun and fails if examples/ holds another one.
-# EXAMPLE_ARGS_<name> are the arguments of one.
-EXAMPLES := as_completed attach blocking_client branches cancel chains csv_sum deadly_task exits future_life \
-	load_process_write map_two_inputs rosenbrock scatter tree_sum wait_first word_count
-EXAMPLE_ARGS_word_count := src tests examples
-EXAMPLE_SECONDS_MAX := 120
+# How many numbers the second one has in its file: 8 bytes each, below $TMPDIR, removed at the end.
+ELEMENTS ?= 100000000
 
 # The examples of the documentation, from compiling them on; only a hang is longer.
 DOC_SECONDS_MAX := 1800
+
+# Slow tests of what no feature changes: they run without features, where there is less to compile.
+FEATURELESS_TESTS := binary(compile) + binary(sim)
 
 # Tests that start MPI ranks have a word `mpi…` in their name; these run once more built against MPICH.
 MPI_TESTS := test(/(^|[_:])mpi/)
@@ -36,7 +35,7 @@ FUZZ_SECONDS ?= 60
 SCRIPTS := .ci/setup .ci/run $(wildcard launchers/*.sh slurm/*.sbatch)
 
 # The gate, cheap stages first. `nextest` is last, so that its summary closes the output.
-TEST_STAGES := fmt-check scripts clippy clippy-minimal deny doc nextest-minimal nextest-mpich examples nextest
+TEST_STAGES := fmt-check scripts clippy clippy-minimal deny doc nextest-minimal nextest-mpich nextest
 LINT_STAGES := fmt-check scripts clippy clippy-minimal deny
 
 # run_stages NAMES: one line with its seconds after each stage; the first failure ends it.
@@ -64,10 +63,11 @@ build: ## the release program, target/release/dcluster
 	$(CARGO) build --release --locked
 
 .PHONY: run
-run: ## a real job on a real cluster: N=4 ranks count the words below DIR=…
+run: ## real jobs on a real cluster of N=4 ranks: count the words below DIR=…, sum an HDF5 file of 800 MB
 	@.ci/setup build
-	$(CARGO) build --release --locked --bins --example $(JOB)
+	$(CARGO) build --release --locked --bins --example $(JOB) --example persist
 	launchers/mpirun.sh -n $(N) $(TARGET)/release/dcluster run -- $(TARGET)/release/examples/$(JOB) $(DIR)
+	launchers/mpirun.sh -n $(N) $(TARGET)/release/examples/persist --elements $(ELEMENTS)
 
 .PHONY: test
 test: setup ## the gate: format, lints, licences, docs, all tests, both feature sets, both MPIs, Slurm
@@ -87,9 +87,12 @@ fuzz: ## every fuzz target for FUZZ_SECONDS=60 each
 	done
 
 .PHONY: bench
-bench: build ## the micro-benchmarks, then the overhead figures as JSON
+bench: build ## the micro-benchmarks, then the figures of each suite as JSON
 	$(CARGO) bench --locked
 	$(TARGET)/release/dcluster bench overhead --json
+	$(TARGET)/release/dcluster bench transfer --json
+	$(TARGET)/release/dcluster bench collective --json
+	$(TARGET)/release/dcluster bench dataflow --json
 
 .PHONY: clean
 clean: ## remove target/, cargo tools included
@@ -111,7 +114,7 @@ clippy: ## stage: clippy with warnings denied, default features
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
 .PHONY: clippy-minimal
-clippy-minimal: ## stage: the same without MPI and hwloc
+clippy-minimal: ## stage: the same without MPI, hwloc, HDF5 and Zarr
 	$(CARGO) clippy --locked --workspace --all-targets --no-default-features -- -D warnings
 
 .PHONY: deny
@@ -129,27 +132,19 @@ doc: ## stage: documentation without warnings, and its examples
 	timeout $(DOC_SECONDS_MAX) $(CARGO) test --locked --workspace --doc
 
 .PHONY: nextest
-nextest: ## stage: every test, default features, Slurm included
-	$(CARGO) nextest run --locked --workspace
+nextest: ## stage: every test that features can change, default features, Slurm included
+	$(CARGO) nextest run --locked --workspace -E 'not ($(FEATURELESS_TESTS))'
 
 .PHONY: nextest-minimal
-nextest-minimal: ## stage: every test without MPI and hwloc
+nextest-minimal: ## stage: every test without MPI, hwloc, HDF5 and Zarr
 	$(CARGO) nextest run --locked --workspace --no-default-features
 
 # rsmpi's build script does not notice another MPICC, hence a target directory of its own.
 .PHONY: nextest-mpich
 nextest-mpich: ## stage: the MPI tests, built against MPICH
 	MPICC=$(MPICH_MPICC) MPIRUN=$(MPICH_MPIRUN) CARGO_TARGET_DIR=$(TARGET)/mpich \
-		$(CARGO) nextest run --locked --workspace -E '$(MPI_TESTS)'
+		$(CARGO) nextest run --locked --workspace --no-default-features --features mpi,hwloc -E '$(MPI_TESTS)'
 
 .PHONY: nextest-slurm
 nextest-slurm: ## the Slurm tests alone
 	$(CARGO) nextest run --locked --test slurm
-
-.PHONY: examples
-examples: ## stage: every example on N=4 ranks under mpirun
-	@listed=$$(printf '%s\n' $(EXAMPLES) | sort); \
-	there=$$(ls examples 2>/dev/null | sed 's/\.rs$$//' | sort || true); \
-	[ "$$listed" = "$$there" ] || { echo "examples: the Makefile lists '$$listed', examples/ holds '$$there'"; exit 1; }
-	$(CARGO) build --locked --bins --examples
-	@set -x; $(foreach example,$(EXAMPLES),timeout $(EXAMPLE_SECONDS_MAX) launchers/mpirun.sh -n $(N) $(TARGET)/debug/examples/$(example) $(EXAMPLE_ARGS_$(example));) true

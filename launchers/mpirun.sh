@@ -73,7 +73,7 @@ if [ "${OMPI_MCA_orte_enable_recovery:-0}" = 0 ]; then
     exec "$mpirun" "$@"
 fi
 
-# end_without_ranks MPIRUN: a process that ends an mpirun which has started nothing in 15 s. With recovery, Open MPI 4
+# end_without_ranks: a process that ends an mpirun which has started nothing in 15 s. With recovery, Open MPI 4
 # waits for ever, without a word, for a program that is not there.
 end_without_ranks() {
     {
@@ -81,38 +81,33 @@ end_without_ranks() {
         for _ in 1 2 3; do
             # (a pause without a process)
             read -r -t 5 -u "$never" _ || true
-            [ -z "$(cat "/proc/$1/task/"*/children 2>/dev/null || echo unknown)" ] || exit 0
+            [ -z "$(cat "/proc/$launcher/task/"*/children 2>/dev/null || echo unknown)" ] || exit 0
         done
         echo "mpirun.sh: mpirun has started nothing in 15 s, and is ended: is the program there, on every node?" >&2
-        kill -TERM "$1"
+        kill -TERM "$launcher"
     } &
     watchers="${watchers:-} $!"
     disown
 }
 
 make_note
-# In the background, because a shell serves its traps only between commands; with this script's standard input.
-"$mpirun" "$@" <&0 &
-ranks=$!
-watch_over "$ranks" TERM
-end_without_ranks "$ranks"
+launch "$mpirun" "$@"
+watch_over TERM
+end_without_ranks
 # Ctrl-C reaches mpirun by itself, and twice would be taken for "at once".
 interrupted=
 trap interrupted=1 INT
 # A TERM would end in a KILL of all ranks two seconds later; an XCPU is handed on, and leaves them their time.
-terminated=
+ended=
 ending=TERM
 case ${OMPI_MCA_ess_base_forward_signals:-} in *SIGXCPU*) ending=XCPU ;; esac
-# shellcheck disable=SC2064 # the names are meant to be put in here
-trap "terminated=1; kill -$ending $ranks 2>/dev/null || true" TERM
-for signal in USR1 USR2; do
-    # shellcheck disable=SC2064
-    trap "kill -$signal $ranks 2>/dev/null || true" "$signal"
-done
-wait_for "$ranks"
+trap 'ended=143; hand_on "$ending"' TERM
+trap 'ended=129; hand_on "$ending"' HUP
+serve_signals
+wait_for_launcher
 if [ -n "$interrupted" ]; then
     code=130
-elif [ -n "$terminated" ] && [ "$code" -ne 0 ]; then
-    code=143
+elif [ -n "$ended" ] && [ "$code" -ne 0 ]; then
+    code=$ended
 fi
 exit "$code"

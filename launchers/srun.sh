@@ -53,25 +53,14 @@ if [ "$chosen" = none ]; then
 fi
 
 make_note
-# In the background, because a shell serves its traps only between commands; with this script's standard input.
-srun --disable-status "$@" <&0 &
-step=$!
-watch_over "$step" INT
+launch srun --disable-status "$@"
+watch_over INT
 # Ctrl-C reaches srun by itself, which hands it to the ranks.
 trap : INT
 ended=
-for signal in TERM HUP; do
-    # srun hands on an INT, and kills the ranks on these.
-    # shellcheck disable=SC2064 # the names are meant to be put in here
-    trap "ended=$signal; kill -INT $step 2>/dev/null || true" "$signal"
-done
-for signal in USR1 USR2; do
-    # shellcheck disable=SC2064
-    trap "kill -$signal $step 2>/dev/null || true" "$signal"
-done
-wait_for "$step"
-case $ended in
-TERM) code=143 ;;
-HUP) code=129 ;;
-esac
-exit "$code"
+# srun hands on an INT, and kills the ranks on these.
+trap 'ended=143; hand_on INT' TERM
+trap 'ended=129; hand_on INT' HUP
+serve_signals
+wait_for_launcher
+exit "${ended:-$code}"

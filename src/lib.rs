@@ -39,6 +39,7 @@
 //! | [`Future`], [`blocking::Future`] | a result that is made or kept on the cluster |
 //! | [`Call`](client::Call) | a call that is not submitted yet: its key, priority and retries |
 //! | [`nested`] | futures in any place inside an argument |
+//! | [`Array`](collections::Array) | a chunked array on the workers: NumPy's operations, lazily, a task per block |
 //! | [`LocalCluster`](launch::LocalCluster) | a cluster inside a program that has a `main` of its own |
 //! | [`export_tasks!`] | makes a `cdylib` a task library for `dcluster --tasks` |
 //!
@@ -48,7 +49,7 @@
 //!
 //! | layer | modules | what is there |
 //! |---|---|---|
-//! | surface | [`cli`], [`launch`] | what is typed; from a started process to a rank, and to its end |
+//! | surface | [`cli`], [`collections`], [`launch`] | what is typed; arrays; from a started process to a rank, and to its end |
 //! | shells | [`client`], [`scheduler::io`], [`worker::io`], [`worker::transfer`] | sockets and threads round the cores |
 //! | machine | [`transport`], [`worker::engine`], [`worker::executor`], [`worker::store`], [`topology`], [`registry`], [`security`] | TCP with TLS, threads and values of a worker, cores and memory, task functions, certificates |
 //! | cores | [`scheduler::core`], [`worker::core`] | all decisions, as state machines without IO |
@@ -61,6 +62,7 @@ extern crate self as dcluster;
 
 pub mod cli;
 pub mod client;
+pub mod collections;
 pub mod launch;
 pub mod model;
 pub mod prelude;

@@ -4,3 +4,4 @@ pub use crate::client::{
     AsCompleted, Call, Client, Done, Error, Force, Future, OnError, ReturnWhen, ScatterOptions, Status,
     blocking,
 };
+pub use crate::model::{Copies, WorkerName};

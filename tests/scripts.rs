@@ -227,6 +227,35 @@ fn launchers_explain_themselves() {
     }
 }
 
+/// As soon as there is an mpirun: the stand-in tells its parent to end before the script has set its traps, or after.
+#[test]
+fn a_signal_at_the_start_reaches_mpirun_too() {
+    let stage =
+        open_mpi_that_does("trap 'echo warned; exit 9' XCPU; kill -TERM $PPID; while :; do sleep 0.05; done");
+    for _ in 0..20 {
+        let output = stage.run("launchers/mpirun.sh", &["-n", "2", "app"]);
+        assert_eq!(output.status.code(), Some(143), "{output:?}");
+        assert_eq!(text(&output.stdout), "warned\n");
+    }
+}
+
+/// A script that a signal without a trap ends, or a KILL, takes mpirun along.
+#[test]
+fn launcher_that_is_killed_takes_mpirun_along() {
+    for signal in [Signal::SIGALRM, Signal::SIGKILL] {
+        let stage =
+            open_mpi_that_does("trap 'echo ended; exit' TERM; echo ready; while :; do sleep 0.05; done");
+        let mut launcher = stage.command("launchers/mpirun.sh", &["-n", "2", "app"]);
+        let mut launcher = launcher.stdout(Stdio::piped()).spawn().expect("a script that starts");
+        let mut lines = BufReader::new(launcher.stdout.take().expect("a pipe")).lines();
+        assert_eq!(lines.next().expect("a line").expect("text"), "ready");
+        kill(Pid::from_raw(launcher.id().cast_signed()), signal).expect("a process of ours");
+        launcher.wait().expect("a process of ours");
+        assert_eq!(lines.next().expect("a line").expect("text"), "ended", "{signal}");
+        assert!(lines.next().is_none(), "no process is left that holds the standard output");
+    }
+}
+
 /// With the MPI that the build uses (`MPIRUN`), as many ranks as asked for, each with all of this machine's cores.
 #[cfg(feature = "mpi")]
 #[test]

@@ -142,6 +142,27 @@ fn lists_take_futures_beside_values() {
     assert_eq!(results.run(total::call(nested(futures))), Ok(6));
 }
 
+#[dcluster::task]
+fn place(numbers: &[f64]) -> usize {
+    numbers.as_ptr() as usize
+}
+
+#[test]
+fn a_slice_of_packed_numbers_is_borrowed_where_they_lie() {
+    let packed = pack(&vec![1.5f64; 1000]).unwrap();
+    let mut results = Results::default();
+    let numbers: Ready<Vec<f64>> = results.add(Resident::packed_form(packed.clone()));
+    for _ in 0..2 {
+        assert_eq!(results.run(place::call(&numbers)), Ok(packed.buffers[0].as_ptr() as usize));
+    }
+    let live = Arc::new(vec![1.5f64; 1000]);
+    let held = results.add(Resident::live(Value::share(live.clone()), 8000));
+    assert_eq!(results.run(place::call(&held)), Ok(live.as_ptr() as usize));
+    // Numbers of another type are converted, as ever.
+    let whole: Ready<Vec<i64>> = results.add(Resident::packed_form(pack(&vec![2i32; 1000]).unwrap()));
+    assert_eq!(results.run(total_of_slice::call(&whole)), Ok(2000));
+}
+
 #[derive(Serialize, Deserialize, Debug, PartialEq)]
 struct Field {
     data: Vec<f64>,

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::future::pending;
+use std::iter::from_fn;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
@@ -18,13 +19,15 @@ use dcluster::registry::arguments::{put_input, put_value};
 use dcluster::registry::{Registry, TaskDefinition};
 use dcluster::security::{Credentials, RunCredentials};
 use dcluster::topology::{Binding, CpuSet, DecidedBy, MemoryPolicy, Sharing};
-use dcluster::transport::data::{DataError, DataPool};
+use dcluster::transport::data::{DataError, DataPool, Meter};
 use dcluster::transport::tcp::{Connection, Listener, Reach, ReadHalf, WriteHalf, hello};
 use dcluster::wire::Peer;
 use dcluster::wire::handshake::{BuildHash, Role};
 use dcluster::wire::worker::{
-    Assignment, Caution, Input, Join, Shutdown, Source, TaskReader, ToWorkerOutbox, WorkerMessage,
+    Assignment, Caution, Finished, Input, Join, PairReader, Shutdown, Source, TaskReader, ToWorkerOutbox,
+    WorkerMessage,
 };
+use dcluster::worker::spill::SpillPlace;
 use dcluster::worker::{WorkerConfig, WorkerError, run};
 use smallvec::{SmallVec, smallvec};
 use tokio::sync::oneshot;
@@ -146,7 +149,11 @@ impl Cluster {
             rank: Some(7),
             reach: Reach::Machine,
             memory_bytes_max: 1 << 30,
+            spill: SpillPlace::Nowhere(String::new()),
+            workers_in_process: 1,
             connect_within: PATIENCE,
+            mpi: None,
+            shm: None,
         }
     }
 
@@ -253,12 +260,11 @@ impl Worker {
     fn read(&mut self, opcode: u8, body: &Bytes) {
         let reports = &mut self.reports;
         match WorkerMessage::read(opcode, body).unwrap() {
-            WorkerMessage::Join(_) => panic!("a worker joins once"),
+            WorkerMessage::Join(_) | WorkerMessage::Missed(_) => panic!("it joins once and acquires nothing"),
             WorkerMessage::Finished(mut batch) => {
-                while let Some(finished) = batch.next_finished().unwrap() {
-                    let inline = finished.inline.map(Bytes::copy_from_slice);
-                    let (task, nbytes) = (finished.task.0, finished.nbytes);
-                    reports.push_back(Report::Finished { task, inline, nbytes });
+                while let Some(Finished { task, nbytes, inline, .. }) = batch.next_finished().unwrap() {
+                    let inline = inline.map(Bytes::copy_from_slice);
+                    reports.push_back(Report::Finished { task: task.0, inline, nbytes });
                 }
             }
             WorkerMessage::Failed(mut batch) => {
@@ -270,21 +276,13 @@ impl Worker {
             WorkerMessage::Returned(batch) => reports.extend(tasks(batch).map(Report::Returned)),
             WorkerMessage::Started(batch) => reports.extend(tasks(batch).map(Report::Started)),
             WorkerMessage::Fenced(mut batch) => {
-                while let Some(number) = batch.next_number().unwrap() {
-                    reports.push_back(Report::Fenced(number));
-                }
+                reports.extend(from_fn(|| batch.next_number().unwrap()).map(Report::Fenced));
             }
-            WorkerMessage::Holds(mut batch) => {
-                while let Some((task, nbytes)) = batch.next_pair().unwrap() {
-                    reports.push_back(Report::Holds(task.0, nbytes));
-                }
-            }
-            WorkerMessage::Unavailable(mut batch) => {
-                while let Some((task, holder)) = batch.next_pair().unwrap() {
-                    reports.push_back(Report::Unavailable(task.0, holder));
-                }
-            }
+            WorkerMessage::Holds(batch) => reports.extend(pairs(batch, Report::Holds)),
+            WorkerMessage::Unavailable(batch) => reports.extend(pairs(batch, Report::Unavailable)),
             WorkerMessage::Metrics(metrics) => reports.push_back(Report::Metrics { values: metrics.values }),
+            // Copies, memory and transfers have tests of their own.
+            _ => {}
         }
     }
 
@@ -298,6 +296,10 @@ impl Worker {
     fn ended(&self) -> Result<Shutdown, WorkerError> {
         self.ended.recv_timeout(PATIENCE).expect("the worker ends")
     }
+}
+
+fn pairs(mut batch: PairReader<'_>, report: fn(u64, u64) -> Report) -> impl Iterator<Item = Report> {
+    std::iter::from_fn(move || batch.next_pair().unwrap().map(|(task, number)| report(task.0, number)))
 }
 
 fn tasks(mut batch: TaskReader<'_>) -> impl Iterator<Item = u64> {
@@ -353,6 +355,10 @@ async fn chain_runs_without_the_scheduler() {
     }
 }
 
+fn peer(id: u32, address: &str) -> Peer {
+    Peer { worker: WorkerId(id), address: address.to_owned(), mpi_rank: None, shm: None }
+}
+
 #[tokio::test]
 async fn inline_input_is_used() {
     let mut cluster = Cluster::start().await;
@@ -366,8 +372,8 @@ async fn inline_input_is_used() {
 async fn panic_is_reported_with_its_place_and_the_worker_goes_on() {
     let mut cluster = Cluster::start().await;
     let mut worker = cluster.worker(1).await;
-    let peers = [Peer { worker: WorkerId(3), address: worker.join.address.clone() }];
-    worker.outbox.peers(&peers);
+    let peer = peer(3, &worker.join.address);
+    worker.outbox.peers(&[peer]);
     worker.call(1, &fall::DEFINITION, &[9i64]);
     worker.call_on(2, &fall::DEFINITION, 1, Source::Local);
     let Report::Failed { task: 1, error } = worker.report().await else { panic!() };
@@ -393,10 +399,7 @@ async fn unknown_function_is_an_error_of_the_task() {
 async fn values_of_all_sizes_are_fetched_from_a_peer() {
     let mut cluster = Cluster::start().await;
     let (mut maker, mut user) = (cluster.worker(1).await, cluster.worker(1).await);
-    let peers = [
-        Peer { worker: WorkerId(0), address: maker.join.address.clone() },
-        Peer { worker: WorkerId(1), address: user.join.address.clone() },
-    ];
+    let peers = [peer(0, &maker.join.address), peer(1, &user.join.address)];
     user.outbox.peers(&peers);
     // 8 KiB, 1 MiB and 200 MB of numbers.
     for (task, length) in [(1, 1024), (2, 131_072), (3, 25_000_000u64)] {
@@ -420,12 +423,8 @@ async fn lost_peer_is_reported_and_the_next_holder_asked() {
     let mut user = cluster.worker(1).await;
     let mut keeper = cluster.worker(1).await;
     let mut lost = cluster.worker(1).await;
-    let workers = [&lost, &keeper].map(|worker| worker.join.address.clone());
-    let [lost_address, keeper_address] = workers;
-    user.outbox.peers(&[
-        Peer { worker: WorkerId(8), address: lost_address },
-        Peer { worker: WorkerId(9), address: keeper_address },
-    ]);
+    let [lost_address, keeper_address] = [&lost, &keeper].map(|worker| worker.join.address.clone());
+    user.outbox.peers(&[peer(8, &lost_address), peer(9, &keeper_address)]);
     keeper.call(1, &ramp::DEFINITION, &[1000u64]);
     let Report::Finished { nbytes, .. } = keeper.report().await else { panic!() };
     lost.stop.take().unwrap().send(()).unwrap();
@@ -449,17 +448,17 @@ async fn client_puts_a_value_and_fetches_a_result() {
     let mut worker = cluster.worker(1).await;
     let (pool, address) = (cluster.pool(), worker.join.address.clone());
     let numbers = vec![0.5f64; 200_000];
-    pool.put(&address, TaskId(1), &pack(&numbers).unwrap()).await.unwrap();
+    pool.put(&address, TaskId(1), &pack(&numbers).unwrap(), Meter::default()).await.unwrap();
     assert!(matches!(worker.report().await, Report::Holds(1, 1_600_000..)));
     worker.call_on(2, &total::DEFINITION, 1, Source::Local);
     assert_eq!(worker.result::<f64>(2).await, 100_000.0);
-    let fetched = pool.fetch(&address, TaskId(1)).await.unwrap();
+    let fetched = pool.fetch(&address, TaskId(1), Default::default()).await.unwrap().packed;
     assert!(fetched.buffers.iter().all(|buffer| (buffer.as_ptr() as usize).is_multiple_of(64)));
     assert_eq!(unpack::<Vec<f64>>(&fetched).unwrap(), numbers);
     worker.outbox.free(TaskId(1));
     worker.call(3, &add::DEFINITION, &[1i64, 1]);
     worker.result::<i64>(3).await;
-    let freed = pool.fetch(&address, TaskId(1)).await;
+    let freed = pool.fetch(&address, TaskId(1), Default::default()).await;
     assert_eq!(freed, Err(DataError::NotHere { address, task: TaskId(1) }));
 }
 
@@ -470,11 +469,12 @@ async fn requests_to_one_data_port_share_a_connection_and_all_are_answered() {
     let (pool, address) = (cluster.pool(), worker.join.address.clone());
     let sizes = [0usize, 1, 5000, 70_000, 3_000_000];
     let puts = sizes.iter().enumerate().map(|(task, size)| {
-        let (pool, address, packed) =
-            (pool.clone(), address.clone(), pack(&vec![task as u8; *size]).unwrap());
+        let packed = pack(&vec![task as u8; *size]).unwrap();
+        let (pool, address) = (&pool, &address);
         async move {
-            pool.put(&address, TaskId(task as u64), &packed).await.unwrap();
-            assert_eq!(pool.fetch(&address, TaskId(task as u64)).await.unwrap(), packed);
+            pool.put(address, TaskId(task as u64), &packed, Meter::default()).await.unwrap();
+            let fetched = pool.fetch(address, TaskId(task as u64), Default::default()).await;
+            assert_eq!(fetched.unwrap().packed, packed);
         }
     });
     timeout(PATIENCE, futures_util::future::join_all(puts)).await.unwrap();
@@ -487,14 +487,12 @@ async fn value_over_the_memory_limit_is_refused_on_either_end() {
     let address = worker.join.address.clone();
     let packed = pack(&vec![1.0f64; 100_000]).unwrap();
     let small = DataPool::new(&cluster.credentials.member, build(), 1000).unwrap();
-    small.put(&address, TaskId(1), &packed).await.unwrap();
-    assert!(matches!(
-        small.fetch(&address, TaskId(1)).await,
-        Err(DataError::TooLarge { bytes_max: 1000, .. })
-    ));
+    small.put(&address, TaskId(1), &packed, Meter::default()).await.unwrap();
+    let refused = small.fetch(&address, TaskId(1), Default::default()).await;
+    assert!(matches!(refused, Err(DataError::TooLarge { bytes_max: 1000, .. })));
     // The connection is still of use.
-    small.put(&address, TaskId(2), &pack(&1u8).unwrap()).await.unwrap();
-    assert!(small.fetch(&address, TaskId(2)).await.is_ok());
+    small.put(&address, TaskId(2), &pack(&1u8).unwrap(), Meter::default()).await.unwrap();
+    assert!(small.fetch(&address, TaskId(2), Default::default()).await.is_ok());
 }
 
 #[tokio::test]

@@ -17,7 +17,9 @@ enum Kind {
     Shared,
     /// `Vec<T>`
     OwnedList(Type),
-    /// `&[T]`, `&Vec<T>`
+    /// `&[T]`
+    Slice(Type),
+    /// `&Vec<T>`
     BorrowedList(Type),
     /// `Vec<Arc<T>>`
     SharedList(Type),
@@ -67,6 +69,10 @@ impl Parameter {
             Kind::OwnedList(item) => {
                 let (list, own, own_whole) = (list(item), own(item), own(data));
                 (quote!(#shim::own_list(#list, #own, #own_whole)?), quote!(#taken))
+            }
+            Kind::Slice(item) => {
+                let own = own(item);
+                (quote!(#shim::slice(reader.take_slice::<#item>(#name)?, #own)?), quote!(&*#taken))
             }
             Kind::BorrowedList(item) => {
                 let (list, own) = (list(item), own(item));
@@ -132,7 +138,13 @@ fn classify_borrowed(referent: &Type) -> Result<(Type, Kind)> {
             Some(shared) => {
                 (parse_quote!(::std::vec::Vec<#shared>), Kind::BorrowedSharedList(shared.clone()))
             }
-            None => (parse_quote!(::std::vec::Vec<#item>), Kind::BorrowedList(item.clone())),
+            None => {
+                let kind = match referent {
+                    Type::Slice(_) => Kind::Slice(item.clone()),
+                    _ => Kind::BorrowedList(item.clone()),
+                };
+                (parse_quote!(::std::vec::Vec<#item>), kind)
+            }
         });
     }
     if let Type::Path(path) = referent

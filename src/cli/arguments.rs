@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
-use crate::launch::exit;
+use crate::launch::{exit, memory};
 
 /// What was typed.
 #[derive(Debug, Clone, Parser)]
@@ -86,6 +86,40 @@ pub struct Global {
         hide_env_values = true
     )]
     pub client_lease: Option<u64>,
+
+    /// How long a call that may run on certain workers only waits for one of them [default: 60]
+    ///
+    /// For a command that starts a cluster. When the time is up and none of the workers that the call names is there,
+    /// it fails.
+    #[arg(
+        long,
+        global = true,
+        value_name = "SECONDS",
+        env = "DCLUSTER_PLACEMENT_WAIT",
+        hide_env_values = true
+    )]
+    pub placement_wait: Option<u64>,
+
+    /// The memory of each worker, such as 16G [default: its part of what the job may use]
+    ///
+    /// For a command that starts workers. Above 60 % of it a worker spills values to disk, those that were not used for
+    /// longest first; above 80 % it runs one task at a time. With 0 there is no limit.
+    #[arg(long, global = true, value_name = "BYTES", env = "DCLUSTER_MEMORY_LIMIT", hide_env_values = true)]
+    #[arg(value_parser = memory::parse)]
+    pub memory_limit: Option<u64>,
+
+    /// Where workers spill values when memory is short [default: $TMPDIR, or /tmp]
+    ///
+    /// On each node a local disk with room. Each worker has a private directory there, and removes it at its end.
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIRECTORY",
+        env = "DCLUSTER_SPILL_DIRECTORY",
+        hide_env_values = true
+    )]
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub spill_directory: Option<PathBuf>,
 }
 
 /// The commands.
@@ -131,6 +165,12 @@ pub enum Command {
     ///
     /// KEY is what Future::key() gives. A task is known while a future, or a task that waits for it, wants it.
     Explain(Explain),
+
+    /// Tell what happened to a key: where its value was made, and each transfer of it
+    ///
+    /// KEY as for explain. The scheduler remembers the last 16384 events: values above 4 KiB that were made or copied,
+    /// failures, lost workers, and transfers above 64 KiB with lane, bytes and seconds. Workers report these once a second.
+    Story(Explain),
 
     /// Measure this machine: rates, latencies and memory per task
     ///
@@ -229,13 +269,24 @@ pub struct Bench {
     /// Small sizes, to see that it works; not for figures
     #[arg(long)]
     pub quick: bool,
+
+    /// Transfer: do not measure, but see that values of all sizes, up to 3 GiB, arrive unchanged on each lane
+    #[arg(long)]
+    pub check: bool,
 }
 
 /// The suites of `bench`.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Suite {
     /// What the cluster costs per task, per idle rank and per launch
     Overhead,
+    /// How fast values travel between ranks on each lane, against MPI alone; inside a launch, between its ranks
+    Transfer,
+    /// How fast a client hands a large value out and brings it back, beside a bare TCP stream; copies of a broadcast
+    Collective,
+    /// Sums from disk and of what is resident, a shuffle, a matrix product, beside plain threads on the same cores; and
+    /// how much is in memory while a file is reduced
+    Dataflow,
 }
 
 /// The help text, as printed for someone who typed nothing.
@@ -273,6 +324,10 @@ Environment:
   DCLUSTER_THREADS           threads of each of its workers, or of dcluster worker
   DCLUSTER_TASKS             libraries of tasks, separated by colons
   DCLUSTER_CLIENT_LEASE      seconds that a client may be cut off, as --client-lease
+  DCLUSTER_PLACEMENT_WAIT    seconds that a call waits for workers it names, as --placement-wait
+  DCLUSTER_MPI_LANE          off: large values do not go over MPI between ranks
+  DCLUSTER_SHM_LANE          off: large values are not mapped by other processes of a host
+  DCLUSTER_PROGRESS          off: no bars while a client scatters or gathers
   DCLUSTER_LOG               what to log: error, warn, info, debug, trace, or per module
   DCLUSTER_LOG_DIR           one log file per rank in this directory
   DCLUSTER_RUN_DIR           where connection files are, and where ranks meet without MPI
@@ -290,7 +345,11 @@ driver. What the driver leaves running when it ends is ended too.";
 const BENCH_EXAMPLES: &str = "\
 Examples:
   dcluster bench overhead            a table
-  dcluster bench overhead --json     one JSON object, for programs";
+  dcluster bench overhead --json     one JSON object, for programs
+  dcluster bench dataflow            arrays on two workers or more of this machine; 1 GiB below $TMPDIR
+  dcluster bench transfer            between two ranks on this machine, which mpirun starts
+  srun -N2 -n3 dcluster bench transfer    between the ranks of a launch: rank 1 and the last
+  mpirun -n 3 dcluster bench transfer --check    whether values arrive unchanged on each lane";
 
 const LOCAL_EXAMPLES: &str = "\
 Examples:

@@ -1,4 +1,4 @@
-//! Commands that ask a running cluster: `status`, `stop`, `explain`, and `topo` of a cluster.
+//! Commands that ask a running cluster: `status`, `stop`, `explain`, `story`, and `topo` of a cluster.
 //!
 //! They are clients like any other: they find a connection file, connect, ask once and print.
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::arguments::Global;
-use super::{explain, print, status, topo};
+use super::{explain, print, status, story, topo};
 use crate::client::{Client, Error};
 use crate::launch::{Exit, sweep, with_causes};
 use crate::security::ConnectionFile;
@@ -61,6 +61,10 @@ pub(super) fn topo(global: &Global) -> i32 {
 
 pub(super) fn explain(global: &Global, key: &str) -> i32 {
     answered(global, Query::Explain { key: key.to_owned() }, explain::text)
+}
+
+pub(super) fn story(global: &Global, key: &str) -> i32 {
+    answered(global, Query::Story { key: key.to_owned() }, story::text)
 }
 
 pub(super) fn stop(global: &Global, code: i32) -> i32 {

@@ -10,6 +10,7 @@ pub mod doctor;
 mod explain;
 mod start;
 pub mod status;
+mod story;
 pub mod topo;
 
 use std::io::Write as _;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use self::arguments::{Arguments, Command, Global};
+use self::arguments::{Arguments, Command, Global, Suite};
 use self::doctor::Verdict;
 use crate::launch::role::{self, Environment};
 use crate::launch::{Exit, code_file, entry, exit, guard, log, process};
@@ -54,6 +55,11 @@ fn typed(env: &Environment) -> i32 {
         Command::Scheduler => start::scheduler(env, global),
         Command::Worker(worker) => start::worker(env, global, &worker),
         Command::Topo(topo) => start::topo(env, global, &topo),
+        // Every rank takes part.
+        Command::Bench(bench) if bench.suite == Suite::Transfer => {
+            start_log("", "warn", global);
+            bench::run(env, &bench, global.json)
+        }
         asked => ask(env, global, asked),
     }
 }
@@ -68,8 +74,9 @@ fn ask(env: &Environment, global: &Global, command: Command) -> i32 {
         Command::Status(status) => ask::status(global, status.wait),
         Command::Stop(stop) => ask::stop(global, stop.code),
         Command::Explain(explain) => ask::explain(global, &explain.key),
+        Command::Story(story) => ask::story(global, &story.key),
         Command::Doctor => doctor(env, global),
-        Command::Bench(bench) => bench::run(&bench, global.json),
+        Command::Bench(bench) => bench::run(env, &bench, global.json),
         Command::Completions { shell } => print(&arguments::completions(shell)),
         Command::Run(_) | Command::Local(_) | Command::Scheduler | Command::Worker(_) | Command::Topo(_) => {
             Exit::Internal.code()

@@ -232,6 +232,9 @@ fn setup(global: &Global, announcement: Announcement) -> Setup {
         libraries: global.tasks.clone(),
         announcement,
         client_lease: global.client_lease.map(Duration::from_secs),
+        placement_wait: global.placement_wait.map(Duration::from_secs),
+        memory_limit: global.memory_limit,
+        spill_directory: global.spill_directory.clone(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! The scheduler answers JSON; what is missing in it is shown as `-`, so that a client and a scheduler of different
 //! versions understand each other.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::Value;
@@ -43,10 +44,10 @@ fn summary(text: &mut String, status: &Value, workers: &[Value]) {
     );
     let clients = status["clients"].as_array().map_or(&[][..], Vec::as_slice);
     let _ = writeln!(text, "clients    {}{}", clients.len(), absent(clients));
-    let counts: Vec<String> = status["tasks"]
-        .as_object()
+    // In an order of its own: whether JSON keeps that of the scheduler depends on what else is linked.
+    let counts: BTreeMap<_, _> = status["tasks"].as_object().into_iter().flatten().collect();
+    let counts: Vec<String> = counts
         .into_iter()
-        .flatten()
         .filter(|(_, count)| count.as_u64() != Some(0))
         .map(|(state, count)| format!("{} {state}", show(count)))
         .collect();
@@ -67,10 +68,10 @@ fn absent(clients: &[Value]) -> String {
     if leases.is_empty() { String::new() } else { format!(", cut off: {}", leases.join(", ")) }
 }
 
-const HEADINGS: [&str; 9] =
-    ["worker", "rank", "host", "threads", "running", "queued", "cpu", "memory", "values"];
+const HEADINGS: [&str; 10] =
+    ["worker", "rank", "host", "threads", "running", "queued", "cpu", "memory", "values", "spilled"];
 
-fn rows(workers: &[Value]) -> Vec<[String; 9]> {
+fn rows(workers: &[Value]) -> Vec<[String; 10]> {
     let row = |worker: &Value| {
         let size = |field: &str| worker[field].as_u64().map_or("-".to_owned(), bytes);
         [
@@ -82,15 +83,34 @@ fn rows(workers: &[Value]) -> Vec<[String; 9]> {
             show(&worker["queued"]),
             worker["cpu_percent"].as_f64().map_or("-".to_owned(), |percent| format!("{percent:.0} %")),
             format!("{} / {}", size("resident_bytes"), size("memory_bytes_max")),
-            size("managed_bytes"),
+            values(worker),
+            spilled(worker),
         ]
     };
     workers.iter().map(row).collect()
 }
 
-fn columns(text: &mut String, rows: &[[String; 9]]) {
+/// What is in its memory, and what others lend it.
+fn values(worker: &Value) -> String {
+    let size = worker["managed_bytes"].as_u64().map_or("-".to_owned(), bytes);
+    match worker["lent_bytes"].as_u64() {
+        None | Some(0) => size,
+        Some(lent) => format!("{size} + {} lent", bytes(lent)),
+    }
+}
+
+/// What is on disk, and what that leads to.
+fn spilled(worker: &Value) -> String {
+    let size = worker["spilled_bytes"].as_u64().map_or("-".to_owned(), bytes);
+    let is = |field: &str| worker[field].as_bool() == Some(true);
+    let paused = if is("paused") { ", paused" } else { "" };
+    let failing = if is("spill_failing") { ", disk fails" } else { "" };
+    format!("{size}{paused}{failing}")
+}
+
+fn columns(text: &mut String, rows: &[[String; 10]]) {
     let headings = HEADINGS.map(str::to_owned);
-    let lines: Vec<&[String; 9]> = std::iter::once(&headings).chain(rows).collect();
+    let lines: Vec<&[String; 10]> = std::iter::once(&headings).chain(rows).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..HEADINGS.len()).map(width).collect();
     for line in lines {
@@ -148,7 +168,7 @@ mod tests {
             "workers": [
                 {"id": 0, "rank": 1, "host": "n1", "pid": 43, "address": "10.0.0.1:1", "threads": 8,
                  "memory_bytes_max": 8_589_934_592u64, "running": 8, "queued": 120, "resident_bytes": 734_003_200,
-                 "managed_bytes": 1536, "cpu_percent": 797.4},
+                 "managed_bytes": 1536, "lent_bytes": 75_497_472u64, "cpu_percent": 797.4, "spilled_bytes": 3_221_225_472u64, "paused": true},
                 {"id": 10, "rank": null, "host": "login-node", "pid": 44, "address": "10.0.0.2:1", "threads": 16,
                  "memory_bytes_max": 17_179_869_184u64, "running": 0, "queued": 0, "resident_bytes": 0,
                  "managed_bytes": 0, "cpu_percent": 0.0}

@@ -64,6 +64,11 @@ impl ArgumentList {
         self.note(outcome);
     }
 
+    /// Whether there are no futures among them.
+    pub(crate) fn has_no_inputs(&self) -> bool {
+        self.inputs.is_empty()
+    }
+
     /// The packed arguments and the futures among them.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 //! used anywhere but in a callback that must not block, also inside an async runtime.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::path::Path;
@@ -18,9 +18,9 @@ use super::error::{Error, Result};
 use super::future::Blocking;
 use super::gather::{Gather, OnError};
 use super::map::Inputs;
-use super::{Call, Force, ReturnWhen, ScatterOptions, submit, wait};
+use super::{Call, Force, Keyed, Progress, Rebalanced, ReturnWhen, ScatterOptions, scatter, submit, wait};
 use crate::client;
-use crate::model::{Data, WorkerId};
+use crate::model::{Copies, Data, Value, WorkerId};
 use crate::security::{ConnectionFile, Selector};
 use crate::wire::client::Query;
 
@@ -139,7 +139,15 @@ impl Client {
         wait_for(self.inner.scatter_with(value, options)).map(client::Future::waited)
     }
 
-    /// Sends each of these values to a worker, spread over all.
+    /// Sends a value that this program keeps; see [`client::Client::scatter_shared`].
+    ///
+    /// # Errors
+    /// As [`client::Client::scatter`].
+    pub fn scatter_shared<T: Data>(&self, value: Arc<T>, options: &ScatterOptions) -> Result<Future<T>> {
+        wait_for(self.inner.scatter_shared(value, options)).map(client::Future::waited)
+    }
+
+    /// Sends each of these values to a worker, spread over all; see [`client::Client::scatter_all`].
     ///
     /// # Errors
     /// As [`client::Client::scatter`].
@@ -156,22 +164,27 @@ impl Client {
         values: impl IntoIterator<Item = T>,
         options: &ScatterOptions,
     ) -> Result<Vec<Future<T>>> {
-        let futures = wait_for(self.inner.scatter_all_with(values, options))?;
-        Ok(futures.into_iter().map(client::Future::waited).collect())
+        wait_for(scatter::scatter(self.inner.link(), values.into_iter().map(Value::new), options))
     }
 
-    /// Sends each value of a map to a worker; the futures have the same keys.
+    /// Sends each value of a map, or of a list of pairs, to a worker; the same container of futures comes back.
     ///
     /// # Errors
     /// As [`client::Client::scatter`].
-    pub fn scatter_map<K, T, M>(&self, values: M) -> Result<HashMap<K, Future<T>>>
-    where
-        K: Eq + std::hash::Hash,
-        T: Data,
-        M: IntoIterator<Item = (K, T)>,
-    {
-        let futures = wait_for(self.inner.scatter_map(values))?;
-        Ok(futures.into_iter().map(|(key, future)| (key, future.waited())).collect())
+    pub fn scatter_map<C: Keyed<Value: Data>>(&self, map: C) -> Result<C::With<Future<C::Value>>> {
+        self.scatter_map_with(map, &ScatterOptions::default())
+    }
+
+    /// [`scatter_map`](Self::scatter_map) with options.
+    ///
+    /// # Errors
+    /// As [`client::Client::scatter`].
+    pub fn scatter_map_with<C: Keyed<Value: Data>>(
+        &self,
+        map: C,
+        options: &ScatterOptions,
+    ) -> Result<C::With<Future<C::Value>>> {
+        wait_for(scatter::scatter_map(self.inner.link(), map, options))
     }
 
     /// Waits for futures together.
@@ -220,6 +233,14 @@ impl Client {
         wait_for(self.inner.status())
     }
 
+    /// What happened to a key, as JSON.
+    ///
+    /// # Errors
+    /// As [`client::Client::story`].
+    pub fn story(&self, key: &str) -> Result<String> {
+        wait_for(self.inner.story(key))
+    }
+
     /// The scheduler's answer to a question, as JSON.
     ///
     /// # Errors
@@ -228,15 +249,69 @@ impl Client {
         wait_for(self.inner.query(query))
     }
 
-    /// The workers that hold each future's value, in the order of the futures.
+    /// Makes copies of values; see [`client::Client::replicate`].
+    ///
+    /// # Errors
+    /// As [`client::Client::replicate`].
+    pub fn replicate<T, F: Borrow<Future<T>>>(
+        &self,
+        futures: impl IntoIterator<Item = F>,
+        copies: impl Into<Copies>,
+    ) -> Result<()> {
+        wait_for(self.inner.replicate(asynchronous(futures), copies))
+    }
+
+    /// Moves values from full workers to empty ones; see [`client::Client::rebalance`].
+    ///
+    /// # Errors
+    /// As [`client::Client::rebalance`].
+    pub fn rebalance<T, F: Borrow<Future<T>>>(
+        &self,
+        futures: impl IntoIterator<Item = F>,
+    ) -> Result<Rebalanced> {
+        wait_for(self.inner.rebalance(asynchronous(futures)))
+    }
+
+    /// Moves any values on the cluster from full workers to empty ones; see [`client::Client::rebalance_all`].
+    ///
+    /// # Errors
+    /// As [`client::Client::rebalance_all`].
+    pub fn rebalance_all(&self) -> Result<Rebalanced> {
+        wait_for(self.inner.rebalance_all())
+    }
+
+    /// The workers that hold each future's value, by its key; see [`client::Client::who_has`].
     ///
     /// # Errors
     /// As [`client::Client::query`].
     pub fn who_has<T, F: Borrow<Future<T>>>(
         &self,
         futures: impl IntoIterator<Item = F>,
-    ) -> Result<Vec<Vec<WorkerId>>> {
+    ) -> Result<BTreeMap<String, Vec<WorkerId>>> {
         wait_for(self.inner.who_has(asynchronous(futures)))
+    }
+
+    /// The values that each of these workers holds, by key with their packed sizes; see
+    /// [`client::Client::has_what`].
+    ///
+    /// # Errors
+    /// As [`client::Client::query`].
+    pub fn has_what(
+        &self,
+        workers: impl IntoIterator<Item = WorkerId>,
+    ) -> Result<BTreeMap<WorkerId, BTreeMap<String, u64>>> {
+        wait_for(self.inner.has_what(workers))
+    }
+
+    /// The packed size of each future's value, by its key; those that have none yet are left out.
+    ///
+    /// # Errors
+    /// As [`client::Client::query`].
+    pub fn nbytes<T, F: Borrow<Future<T>>>(
+        &self,
+        futures: impl IntoIterator<Item = F>,
+    ) -> Result<BTreeMap<String, u64>> {
+        wait_for(self.inner.nbytes(asynchronous(futures)))
     }
 
     /// Waits until `count` workers have joined.
@@ -250,6 +325,11 @@ impl Client {
     /// Waits until all are done, with a bar per function if standard error is a terminal.
     pub fn progress<T, F: Borrow<Future<T>>>(&self, futures: impl IntoIterator<Item = F>) {
         wait_for(self.inner.progress(asynchronous(futures)));
+    }
+
+    /// Whether a bar shows how far a large scatter or gather is; see [`client::Client::set_progress`].
+    pub fn set_progress(&self, progress: Progress) {
+        self.inner.set_progress(progress);
     }
 
     /// Closes the connection and gives every reference back; later calls fail.
@@ -288,6 +368,13 @@ impl<T> Future<T> {
 
     /// The same future for an async program.
     pub fn as_async(&self) -> client::Future<T> {
+        self.clone().waited()
+    }
+}
+
+impl<T> client::Future<T> {
+    /// The same future for a program without `async`: such as one of the blocks of a persisted array.
+    pub fn as_blocking(&self) -> Future<T> {
         self.clone().waited()
     }
 }
@@ -359,6 +446,13 @@ impl<T> Iterator for Timed<T> {
 
     fn next(&mut self) -> Option<Result<Future<T>>> {
         wait_for(poll_fn(|cx| self.poll_timed(cx)))
+    }
+}
+
+impl Client {
+    /// The client that is waited for.
+    pub(crate) fn inner(&self) -> &client::Client {
+        &self.inner
     }
 }
 

@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::argument::ArgumentList;
 use crate::model::pack::PackError;
-use crate::model::{FunctionId, FutureId, Key};
+use crate::model::{FunctionId, FutureId, Key, Others, Placement, WorkerName};
 use crate::registry::{Purity, TaskDefinition};
 
 /// A future that a call depends on.
@@ -53,6 +53,8 @@ pub struct CallOptions {
     pub retries: u32,
     /// Higher goes first.
     pub priority: i32,
+    /// Where it may or should run; anywhere if there is none.
+    pub placement: Option<Arc<Placement>>,
 }
 
 /// A call taken apart, to be submitted.
@@ -75,7 +77,8 @@ pub struct CallParts {
 impl<T> Call<T> {
     /// A call of `task` with these arguments. The macro's code makes sure that they fit.
     pub fn new(task: &'static TaskDefinition, arguments: ArgumentList) -> Self {
-        let options = CallOptions { key: None, purity: task.purity, retries: 0, priority: 0 };
+        let options =
+            CallOptions { key: None, purity: task.purity, retries: 0, priority: 0, placement: None };
         Self { task, arguments, options, result: PhantomData }
     }
 
@@ -107,6 +110,71 @@ impl<T> Call<T> {
     pub fn priority(mut self, priority: i32) -> Self {
         self.options.priority = priority;
         self
+    }
+
+    /// Runs it on one of these workers: by id, by rank, or on any of a host. While none of them is there it waits, and
+    /// after some time (60 s, unless the cluster was started with another) it fails, as no worker is valid.
+    ///
+    /// ```
+    /// use dcluster::prelude::*;
+    ///
+    /// #[dcluster::task]
+    /// fn inc(x: i64) -> i64 {
+    ///     x + 1
+    /// }
+    ///
+    /// #[dcluster::main]
+    /// async fn main(client: Client) -> dcluster::Result<()> {
+    ///     // Workers have ids from 0; those of a launch have ranks, too.
+    ///     let only_there = client.submit(inc::call(1).workers([WorkerName::Id(dcluster::model::WorkerId(0))]));
+    ///     let rather_there = inc::call(2).workers([WorkerName::Host("node7".into())]).allow_other_workers();
+    ///     assert_eq!(client.gather((only_there, client.submit(rather_there))).await?, (2, 3));
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn workers<W: Into<WorkerName>>(mut self, workers: impl IntoIterator<Item = W>) -> Self {
+        let workers = workers.into_iter().map(Into::into).collect();
+        self.options.placement = Some(Arc::new(Placement::On { workers, others: Others::Refused }));
+        self
+    }
+
+    /// Makes the [`workers`](Self::workers) a preference: others take the call if none of them is there, or if they
+    /// have much more to do.
+    pub fn allow_other_workers(mut self) -> Self {
+        self.options.placement = self.options.placement.map(|only| Arc::new((*only).clone().or_others()));
+        self
+    }
+
+    /// Says that this is part `index` of `of` equal parts, which are to lie on all workers in contiguous runs: it
+    /// prefers the worker at place `index · workers / of` in the order of ranks. Idle workers may take parts of those
+    /// that have much more to do.
+    ///
+    /// ```
+    /// # use dcluster::prelude::*;
+    /// # #[dcluster::task] fn block(index: u32) -> Vec<f64> { vec![f64::from(index); 1024] }
+    /// # #[dcluster::main] async fn main(client: Client) -> dcluster::Result<()> {
+    /// let blocks = client.map(|index| block::call(index).share(index, 16), 0..16);
+    /// # client.gather(&blocks).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn share(mut self, index: u32, of: u32) -> Self {
+        self.options.placement = Some(Arc::new(Placement::Share { index, of }));
+        self
+    }
+
+    /// [`share`](Self::share), for a call that neither takes futures nor says where it is to run.
+    pub(crate) fn share_if_free(self, index: u32, of: u32) -> Self {
+        if self.options.placement.is_none() && self.arguments.has_no_inputs() {
+            self.share(index, of)
+        } else {
+            self
+        }
+    }
+
+    /// The same call, whose result is known to be something else, or not known.
+    pub(crate) fn untyped<U>(self) -> Call<U> {
+        let Self { task, arguments, options, .. } = self;
+        Call { task, arguments, options, result: PhantomData }
     }
 
     /// The task that is called.

@@ -96,6 +96,9 @@ pub enum Error {
         /// Which one.
         key: String,
     },
+    /// A collection's expression makes no sense.
+    #[error("{0}")]
+    Expression(Arc<str>),
     /// A value has no packed form.
     #[error("{0}")]
     Pack(Arc<str>),

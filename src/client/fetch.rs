@@ -12,26 +12,27 @@ use super::state::State;
 use super::table::{SlotState, Stored};
 use crate::model::unpack::unpack;
 use crate::model::{Data, Packed, TaskId, WorkerId};
+use crate::transport::data::{Brought, DataError, Meter};
 use bytes::Bytes;
 
 /// How often a result is looked for in new places.
 const ATTEMPTS_MAX: u32 = 8;
 
-/// The packed result of a future that is done; it is fetched if it is not here.
-pub(super) async fn packed(reference: &Arc<Reference>) -> Result<Packed> {
+/// The result of a future that is done, to be unpacked; it is fetched if it is not here.
+pub(super) async fn bring(reference: &Arc<Reference>, meter: &Meter) -> Result<Brought> {
     let session = reference.session();
     let mut reason = String::new();
     for _ in 0..ATTEMPTS_MAX {
         let stored = match here(session, reference)? {
-            Here::Packed(packed) => return Ok(packed),
+            Here::Packed(packed) => return Ok(Brought::Packed(packed)),
             Here::Far(stored) => stored,
             Here::Pending => {
                 reference.settled(None).await?;
                 continue;
             }
         };
-        match fetch(session, &stored).await {
-            Ok(packed) => return Ok(packed),
+        match fetch(session, &stored, meter).await {
+            Ok(brought) => return Ok(brought),
             Err(failed) => {
                 session.check()?;
                 tracing::debug!(key = reference.key(), reason = failed.reason, "not handed out");
@@ -60,9 +61,24 @@ pub(super) fn inline(state: &mut State, reference: &Reference) -> Option<Result<
     }
 }
 
-/// The value of a packed result.
-pub(super) fn unpacked<T: Data>(reference: &Reference, packed: &Packed) -> Result<T> {
-    unpack(packed).map_err(|error| Error::Unpack {
+/// The size of a result that has to be fetched, as far as that is known here.
+pub(super) fn far_bytes(state: &mut State, reference: &Reference) -> u64 {
+    match state.table.slot(reference.id()).map(|slot| &slot.state) {
+        Some(SlotState::Stored(stored)) => stored.nbytes,
+        _ => 0,
+    }
+}
+
+/// The value of a result that is here. Numbers that landed in the vector that is wanted are not copied.
+pub(super) fn unpacked<T: Data>(reference: &Reference, brought: Brought) -> Result<T> {
+    let packed = match brought {
+        Brought::Packed(packed) => packed,
+        Brought::Numbers(head, numbers) => match numbers.into_value() {
+            Ok(value) => return Ok(value),
+            Err(buffer) => Packed { head, buffers: vec![buffer] },
+        },
+    };
+    unpack(&packed).map_err(|error| Error::Unpack {
         key: reference.key(),
         wanted: error.type_name,
         reason: error.reason,
@@ -105,7 +121,7 @@ fn flat(reference: &Reference, bytes: &[u8]) -> Result<Packed> {
 }
 
 /// Fetches a value from the first of its holders that hands it out.
-async fn fetch(session: &Arc<Session>, stored: &Stored) -> Result<Packed, Failed> {
+async fn fetch(session: &Arc<Session>, stored: &Stored, meter: &Meter) -> Result<Brought, Failed> {
     let mut failed = Failed { worker: None, reason: "no worker is known to have it".to_owned() };
     for worker in stored.holders.iter().copied() {
         let Some(address) = session.peer(worker) else {
@@ -113,15 +129,22 @@ async fn fetch(session: &Arc<Session>, stored: &Stored) -> Result<Packed, Failed
             continue;
         };
         let Some(pool) = session.pool.clone() else { break };
-        let task = stored.task;
+        let (task, meter) = (stored.task, meter.clone());
         tracing::trace!(%worker, %task, nbytes = stored.nbytes, "fetching");
-        match session.run(async move { pool.fetch(&address, task).await }).await {
-            Some(Ok(packed)) => return Ok(packed),
+        match session.run(async move { pool.bring(&address, task, meter).await }).await {
+            Some(Ok(brought)) => return Ok(brought),
             Some(Err(error)) => failed = Failed { worker: Some(worker), reason: error.to_string() },
             None => return Err(Failed { worker: None, reason: "the client has ended".to_owned() }),
         }
     }
     Err(failed)
+}
+
+/// A value is not where it was put.
+pub(super) struct NotPut {
+    pub(super) error: Error,
+    /// Whether another worker may take it: this one did not refuse it, but is not heard of.
+    pub(super) is_unreachable: bool,
 }
 
 /// Puts a value on a worker under the name of `task`.
@@ -130,13 +153,20 @@ pub(super) async fn put(
     worker: WorkerId,
     task: TaskId,
     packed: Packed,
-) -> Result<()> {
-    let failed = |reason| Error::Scatter { worker: worker.to_string(), reason };
-    let (Some(address), Some(pool)) = (session.peer(worker), session.pool.clone()) else {
-        return Err(failed("its address is not known".to_owned()));
+    meter: Meter,
+) -> Result<(), NotPut> {
+    let failed = |reason, is_unreachable| NotPut {
+        error: Error::Scatter { worker: worker.to_string(), reason },
+        is_unreachable,
     };
-    match session.run(async move { pool.put(&address, task, &packed).await }).await {
-        Some(put) => put.map_err(|error| failed(error.to_string())),
-        None => Err(session.end()),
+    let (Some(address), Some(pool)) = (session.peer(worker), session.pool.clone()) else {
+        return Err(failed("its address is not known".to_owned(), false));
+    };
+    match session.run(async move { pool.put(&address, task, &packed, meter).await }).await {
+        Some(put) => put.map_err(|error| {
+            let is_unreachable = matches!(error, DataError::Connect { .. } | DataError::Lost { .. });
+            failed(error.to_string(), is_unreachable)
+        }),
+        None => Err(NotPut { error: session.end(), is_unreachable: false }),
     }
 }

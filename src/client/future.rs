@@ -15,6 +15,7 @@ use super::call::Input;
 use super::cancel::{self, Cancelling};
 use super::error::{Error, Failure, Result};
 use super::fetch;
+use super::gather;
 use super::group::Until;
 use super::session::{Link, Session, Urgency};
 use super::table::SlotState;
@@ -112,6 +113,12 @@ impl<T, M> Future<T, M> {
             reference: Arc::new(Reference { link, id, key, name, value: OnceLock::new() }),
             result: PhantomData,
         }
+    }
+
+    /// The future whose input this is; None if it is no client's.
+    pub(crate) fn from_input(input: &Input) -> Option<Self> {
+        let reference = input.hold.clone().downcast().ok()?;
+        Some(Self { reference, result: PhantomData })
     }
 
     /// A future of no client, to look at calls without a cluster.
@@ -265,8 +272,8 @@ impl<T: Data> Future<T> {
 
     /// The result of a future that is done.
     async fn take(&self) -> Result<T> {
-        let packed = fetch::packed(&self.reference).await?;
-        fetch::unpacked(&self.reference, &packed)
+        let brought = gather::bring_one(&self.reference).await?;
+        fetch::unpacked(&self.reference, brought)
     }
 }
 

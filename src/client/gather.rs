@@ -15,6 +15,7 @@ use super::future::{Future, Reference};
 use super::group::Until;
 use super::session::Session;
 use crate::model::{Data, Packed};
+use crate::transport::data::Brought;
 
 /// Large results that are fetched at the same time.
 const FETCHES_MAX: usize = 16;
@@ -57,14 +58,14 @@ pub struct Wanted(Vec<Arc<Reference>>);
 /// Results on their way into a container.
 #[doc(hidden)]
 pub struct Gathered {
-    results: std::vec::IntoIter<(Arc<Reference>, Result<Packed>)>,
+    results: std::vec::IntoIter<(Arc<Reference>, Result<Brought>)>,
     on_error: OnError,
 }
 
 impl Gathered {
     fn next<T: Data>(&mut self) -> Result<T> {
-        let (reference, packed) = self.results.next().expect("each future was named before");
-        fetch::unpacked(&reference, &packed?)
+        let (reference, brought) = self.results.next().expect("each future was named before");
+        fetch::unpacked(&reference, brought?)
     }
 
     /// Whether an entry belongs into its container: None if it is to be left out.
@@ -100,23 +101,33 @@ pub(super) async fn gather<G: Gather>(
     container.assemble(&mut Gathered { results, on_error })
 }
 
-/// The packed result of each future; those that are not here are fetched, several at a time.
-async fn bring(session: &Session, references: Vec<Arc<Reference>>) -> Vec<(Arc<Reference>, Result<Packed>)> {
-    let mut far = Vec::new();
+/// The result of one future that is done, to be unpacked.
+pub(super) async fn bring_one(reference: &Arc<Reference>) -> Result<Brought> {
+    let bytes = fetch::far_bytes(&mut reference.session().lock(), reference);
+    let bar = reference.session().bar("gather", bytes);
+    fetch::bring(reference, &bar.meter()).await
+}
+
+/// The result of each future, to be unpacked; those that are not here are fetched, several at a time.
+async fn bring(session: &Session, references: Vec<Arc<Reference>>) -> Vec<(Arc<Reference>, Result<Brought>)> {
+    let (mut far, mut far_bytes) = (Vec::new(), 0);
     let mut results: Vec<_> = {
         let mut state = session.lock();
         let here = references.iter().enumerate().map(|(index, reference)| {
-            fetch::inline(&mut state, reference).unwrap_or_else(|| {
+            fetch::inline(&mut state, reference).map(|here| here.map(Brought::Packed)).unwrap_or_else(|| {
                 far.push(index);
-                Ok(Packed::default())
+                far_bytes += fetch::far_bytes(&mut state, reference);
+                Ok(Brought::Packed(Packed::default()))
             })
         });
         here.collect()
     };
+    let bar = session.bar("gather", far_bytes);
+    let meter = bar.meter();
     let mut waiting = far.into_iter();
     let fetch = |index: usize| {
-        let reference = references[index].clone();
-        async move { (index, fetch::packed(&reference).await) }
+        let (reference, meter) = (references[index].clone(), meter.clone());
+        async move { (index, fetch::bring(&reference, &meter).await) }
     };
     let mut fetches: FuturesUnordered<_> = waiting.by_ref().take(FETCHES_MAX).map(fetch).collect();
     while let Some((index, result)) = fetches.next().await {

@@ -20,6 +20,7 @@ use crate::model::error::with_causes;
 use crate::transport::data::DataPool;
 use crate::transport::tcp::{Connection, ReadError, ReadHalf, WriteHalf};
 use crate::wire::WireError;
+use crate::wire::client::ToClientMessage;
 use crate::wire::resume::{ClaimError, Received, Sent};
 
 /// How long the thread watches the outbox after it was busy, for messages that nobody wakes it for.
@@ -194,21 +195,26 @@ where
 /// Serves one connection after the other until the client ends, and tells whoever waits.
 async fn live(session: &Arc<Session>, mut reader: ReadHalf, resumption: &Resumption) {
     let mut received = Received::default();
+    let mut close_until = None;
     loop {
-        match serve(session, &mut reader, &mut received).await {
+        let reason = match serve(session, &mut reader, &mut received).await {
             Stop::Over => {
-                close(session, &mut reader).await;
-                break;
+                let until = *close_until.get_or_insert(Instant::now() + CLOSE);
+                match tokio::time::timeout_at(until.into(), close(session, &mut reader)).await {
+                    Ok(Err(reason)) if Instant::now() < until => reason,
+                    _ => break,
+                }
             }
-            Stop::Lost(reason) => match resumption.resume(session, &received, reason).await {
-                Some(again) => reader = again,
-                None => break,
-            },
+            Stop::Lost(reason) => reason,
             Stop::Nonsense(reason) => {
                 tracing::debug!(address = %session.address, reason, "the scheduler makes no sense");
                 session.ended(Error::Lost { address: session.address.clone(), reason: reason.into() });
                 break;
             }
+        };
+        match resumption.resume(session, &received, reason).await {
+            Some(again) => reader = again,
+            None => break,
         }
     }
     session.over.send_replace(true);
@@ -303,15 +309,31 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-/// Writes what is left, closes this end, and waits a little for the other to do so.
-async fn close(session: &Session, reader: &mut ReadHalf) {
+/// Writes what is left, closes this end, and waits for the other to do so; why the scheduler may not have received the
+/// client's farewell, which spares it the lease.
+async fn close(session: &Session, reader: &mut ReadHalf) -> Result<(), String> {
     let closing = async {
         poll_fn(|cx| session.poll_write(cx)).await?;
-        session.close_line().await?;
-        while reader.fill().await.unwrap_or(false) {
-            while let Ok(Some(_)) = reader.next_frame() {}
-        }
-        io::Result::Ok(())
+        session.line().close().await
     };
-    let _ = tokio::time::timeout(CLOSE, closing).await;
+    let mut end: Result<(), String> = closing.await.map_err(|error| error.to_string());
+    let mut is_over = !session.is_closed();
+    while end.is_ok() {
+        match reader.fill().await {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => end = Err(with_causes(&error)),
+        }
+        while let Ok(Some(frame)) = reader.next_frame() {
+            match ToClientMessage::read(frame.opcode, &frame.body) {
+                Ok(ToClientMessage::Received(bytes)) => drop(session.line().acknowledge(bytes)),
+                Ok(ToClientMessage::Closing(_)) => is_over = true,
+                _ => {}
+            }
+        }
+    }
+    match is_over || session.line().retained_bytes() == 0 {
+        true => Ok(()),
+        false => Err(end.err().unwrap_or_else(|| "it closed the connection".to_owned())),
+    }
 }

@@ -5,16 +5,19 @@
 //! when it breaks; everything else is a way to wait for futures ([`wait`], [`completed`], [`gather`]) or to move values ([`fetch`], [`scatter`]).
 
 pub mod argument;
+mod bar;
 pub mod blocking;
 pub mod call;
 mod cancel;
 mod completed;
 mod connect;
+mod copies;
 mod error;
 mod fetch;
 pub mod future;
 mod gather;
 mod group;
+mod insight;
 mod line;
 mod map;
 mod progress;
@@ -27,24 +30,26 @@ mod table;
 mod wait;
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use argument::IntoArgument;
+pub use bar::Progress;
 pub use call::Call;
 pub use cancel::Cancelling;
 pub use completed::{AsCompleted, Timed};
+pub use copies::Rebalanced;
 pub use error::{Error, Result};
 pub use future::{Async, Blocking, Future, Status};
 pub use gather::{Gather, OnError};
 pub use map::Inputs;
-pub use scatter::{Hash, ScatterOptions};
+pub use scatter::{Hash, Keyed, ScatterOptions};
 pub use wait::{Done, ReturnWhen};
 
-use crate::model::{Data, WorkerId};
+use crate::model::{Data, Value, WorkerId};
 use crate::security::{ConnectionFile, Selector};
 use crate::wire::client::Query;
 use session::{Link, Urgency, within};
@@ -187,7 +192,8 @@ impl Client {
 
     /// Sends a value to a worker, and returns its future when it is there.
     ///
-    /// The bytes go to the worker and not through the scheduler. Tasks that take the value by reference share it.
+    /// The bytes go to the worker and not through the scheduler. Tasks that take the value by reference share it. A
+    /// vector of numbers and a `String` are sent from where they lie; of anything else a packed copy is made.
     ///
     /// ```
     /// # use dcluster::prelude::*;
@@ -195,7 +201,7 @@ impl Client {
     /// # #[dcluster::main] async fn main(client: Client) -> dcluster::Result<()> {
     /// let table = client.scatter(vec![1.0_f64; 1 << 16]).await?;
     /// assert_eq!(client.submit(sum::call(&table)).await?, 65536.0);
-    /// assert_eq!(client.who_has([&table]).await?[0].len(), 1);
+    /// assert_eq!(client.who_has([&table]).await?[&table.key()].len(), 1);
     ///
     /// let parts = client.scatter_all((0..4).map(|part| vec![f64::from(part); 8])).await?;
     /// let sums = client.map(sum::call, &parts);
@@ -214,11 +220,40 @@ impl Client {
     /// # Errors
     /// As [`scatter`](Self::scatter).
     pub async fn scatter_with<T: Data>(&self, value: T, options: &ScatterOptions) -> Result<Future<T>> {
-        let futures = self.scatter_all_with([value], options).await?;
+        self.scatter_value(Value::new(value), options).await
+    }
+
+    /// Sends a value that this program keeps; nothing is copied for it if it is a vector of numbers or a `String`.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use dcluster::prelude::*;
+    /// # #[dcluster::task] fn sum(values: &[f64]) -> f64 { values.iter().sum() }
+    /// # #[dcluster::main] async fn main(client: Client) -> dcluster::Result<()> {
+    /// let table = Arc::new(vec![0.5_f64; 1 << 16]);
+    /// let there = client.scatter_shared(table.clone(), &ScatterOptions::default()).await?;
+    /// assert_eq!(client.submit(sum::call(&there)).await?, table.iter().sum::<f64>());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`scatter`](Self::scatter).
+    pub async fn scatter_shared<T: Data>(
+        &self,
+        value: Arc<T>,
+        options: &ScatterOptions,
+    ) -> Result<Future<T>> {
+        self.scatter_value(Value::share(value), options).await
+    }
+
+    async fn scatter_value<T: Data>(&self, value: Value, options: &ScatterOptions) -> Result<Future<T>> {
+        let futures = scatter::scatter(&self.link, std::iter::once(value), options).await?;
         Ok(futures.into_iter().next().expect("a value has a future"))
     }
 
     /// Sends each of these values to a worker, spread over all.
+    ///
+    /// An iterator is taken as values leave: what it yields need not fit into this program's memory at once.
     ///
     /// # Errors
     /// As [`scatter`](Self::scatter).
@@ -235,22 +270,37 @@ impl Client {
         values: impl IntoIterator<Item = T>,
         options: &ScatterOptions,
     ) -> Result<Vec<Future<T>>> {
-        scatter::scatter(&self.link, values.into_iter().collect(), options).await
+        scatter::scatter(&self.link, values.into_iter().map(Value::new), options).await
     }
 
-    /// Sends each value of a map to a worker; the futures have the same keys.
+    /// Sends each value of a map, or of a list of pairs, to a worker; the same container of futures comes back.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use dcluster::prelude::*;
+    /// # #[dcluster::main] async fn main(client: Client) -> dcluster::Result<()> {
+    /// let fields = BTreeMap::from([("pressure", vec![1.0_f32; 100]), ("density", vec![2.0; 100])]);
+    /// let futures = client.scatter_map(fields.clone()).await?;
+    /// assert_eq!(client.gather(&futures).await?, fields);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`scatter`](Self::scatter).
-    pub async fn scatter_map<K, T, M>(&self, values: M) -> Result<HashMap<K, Future<T>>>
-    where
-        K: Eq + std::hash::Hash,
-        T: Data,
-        M: IntoIterator<Item = (K, T)>,
-    {
-        let (keys, values): (Vec<K>, Vec<T>) = values.into_iter().unzip();
-        let futures = self.scatter_all(values).await?;
-        Ok(keys.into_iter().zip(futures).collect())
+    pub async fn scatter_map<C: Keyed<Value: Data>>(&self, map: C) -> Result<C::With<Future<C::Value>>> {
+        self.scatter_map_with(map, &ScatterOptions::default()).await
+    }
+
+    /// [`scatter_map`](Self::scatter_map) with options.
+    ///
+    /// # Errors
+    /// As [`scatter`](Self::scatter).
+    pub async fn scatter_map_with<C: Keyed<Value: Data>>(
+        &self,
+        map: C,
+        options: &ScatterOptions,
+    ) -> Result<C::With<Future<C::Value>>> {
+        scatter::scatter_map(&self.link, map, options).await
     }
 
     /// Waits for futures together.
@@ -351,6 +401,17 @@ impl Client {
         self.query(Query::Status).await
     }
 
+    /// What happened to a key, as JSON: where its value was made, and each transfer of it with lane, bytes and seconds.
+    ///
+    /// `key` is what [`Future::key`] gives. The scheduler remembers the last 16384 events of values above 4 KiB (those
+    /// that stay on workers) and of transfers above 64 KiB, which workers report once a second.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if nothing is known of the key, or that of a lost or closed connection.
+    pub async fn story(&self, key: &str) -> Result<String> {
+        self.query(Query::Story { key: key.to_owned() }).await
+    }
+
     /// The scheduler's answer to a question, as JSON.
     ///
     /// # Errors
@@ -359,18 +420,51 @@ impl Client {
         self.link.session.query(question(&query), &query).await
     }
 
-    /// The workers that hold each future's value, in the order of the futures.
+    /// The workers that hold each future's value, by its key; none of a value that is not there, or small.
     ///
     /// # Errors
     /// As [`query`](Self::query).
     pub async fn who_has<T, F: Borrow<Future<T>>>(
         &self,
         futures: impl IntoIterator<Item = F>,
-    ) -> Result<Vec<Vec<WorkerId>>> {
-        let futures = futures.into_iter().map(|future| future.borrow().id()).collect();
-        let answer = self.query(Query::WhoHas { futures }).await?;
-        serde_json::from_str(&answer)
-            .map_err(|error| Error::Refused { question: "who has", reason: error.to_string() })
+    ) -> Result<BTreeMap<String, Vec<WorkerId>>> {
+        insight::who_has(&self.link.session, insight::named(futures)).await
+    }
+
+    /// The values that each of these workers holds, by key with their packed sizes; of all workers if none is named.
+    ///
+    /// Values of up to 4 KiB that a task returned are on the scheduler, and not among them.
+    ///
+    /// ```
+    /// # use dcluster::prelude::*;
+    /// # #[dcluster::main] async fn main(client: Client) -> dcluster::Result<()> {
+    /// let table = client.scatter(vec![1.0_f64; 1000]).await?;
+    /// let nbytes = client.nbytes([&table]).await?[&table.key()]; // 8000, and some for the head
+    /// assert!((8000..8100).contains(&nbytes));
+    ///
+    /// let holder = client.who_has([&table]).await?[&table.key()][0];
+    /// assert_eq!(client.has_what([holder]).await?[&holder][&table.key()], nbytes);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub async fn has_what(
+        &self,
+        workers: impl IntoIterator<Item = WorkerId>,
+    ) -> Result<BTreeMap<WorkerId, BTreeMap<String, u64>>> {
+        insight::has_what(&self.link.session, workers.into_iter().collect()).await
+    }
+
+    /// The packed size of each future's value, by its key; those that have none yet are left out.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub async fn nbytes<T, F: Borrow<Future<T>>>(
+        &self,
+        futures: impl IntoIterator<Item = F>,
+    ) -> Result<BTreeMap<String, u64>> {
+        insight::nbytes(&self.link.session, insight::named(futures)).await
     }
 
     /// Waits until `count` workers have joined.
@@ -406,6 +500,40 @@ impl Client {
             *counts.entry(future.reference().group().to_owned()).or_default() += 1;
         }
         progress::progress(self.as_completed(futures), counts).await;
+    }
+
+    /// Whether a bar in the terminal shows how far a scatter or gather is, if it is large (256 MiB) or takes more than
+    /// a second; for all handles of this connection.
+    ///
+    /// It is on unless the environment variable `DCLUSTER_PROGRESS` is `off`. Where standard error is no terminal
+    /// nothing is shown.
+    pub fn set_progress(&self, progress: Progress) {
+        self.link.session.set_progress(progress);
+    }
+
+    /// Submits a call whose future is waited for in either way.
+    pub(crate) fn submit_as<T, M>(&self, call: Call<T>) -> Future<T, M> {
+        submit::submit(&self.link, call)
+    }
+
+    /// Scatters a value while the caller goes on. Of values that lie side by side, `share` is which of how many it is:
+    /// the first ones go to the first worker.
+    pub(crate) fn scatter_meanwhile<T: Data>(&self, value: &Value, share: Option<(u32, u32)>) -> Future<T> {
+        let workers: Vec<WorkerId> = self.link.session.lock().peers.keys().copied().collect();
+        let worker = share.and_then(|(part, of)| {
+            workers.get((u64::from(part) * workers.len() as u64 / u64::from(of.max(1))) as usize).copied()
+        });
+        let options = ScatterOptions {
+            workers: worker.into_iter().collect(),
+            allow_other_workers: true,
+            ..ScatterOptions::default()
+        };
+        scatter::scatter_meanwhile(&self.link, value, &options)
+    }
+
+    /// A future that has failed already.
+    pub(crate) fn failed<T, M>(&self, task: &'static str, error: Error) -> Future<T, M> {
+        submit::failed(&self.link, task, error)
     }
 
     pub(crate) fn link(&self) -> &Arc<Link> {
@@ -447,7 +575,10 @@ fn question(query: &Query) -> &'static str {
         Query::Status => "status",
         Query::Topology => "topology",
         Query::Explain { .. } => "explain",
+        Query::Story { .. } => "story",
         Query::WhoHas { .. } => "who has",
+        Query::HasWhat { .. } => "has what",
+        Query::Nbytes { .. } => "nbytes",
         Query::Stop { .. } => "stop",
     }
 }

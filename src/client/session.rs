@@ -11,11 +11,13 @@ use std::task::{Context, Poll, Waker};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
+use super::bar::{Bar, Progress};
 use super::error::{Error, Failure, Result};
 use super::group::{Group, Until};
 use super::line::Line;
+use super::scatter::PUTS_MAX;
 use super::state::{Effects, Io, Job, State};
 use crate::model::{FutureId, WorkerId};
 use crate::transport::data::DataPool;
@@ -40,10 +42,14 @@ pub(crate) struct Session {
     thread: ThreadId,
     /// Connections to the workers' data ports; used on the connection's thread.
     pub(super) pool: Option<DataPool>,
+    /// Values that nobody waits for and that travel at the same time.
+    pub(super) puts: Semaphore,
     /// The scheduler's `host:port`.
     pub(super) address: Arc<str>,
     /// Makes keys of this client that no other makes.
     pub(super) nonce: u64,
+    /// Whether bars are shown while values travel.
+    progress: Mutex<Progress>,
     callbacks: OnceLock<mpsc::Sender<Box<dyn FnOnce() + Send>>>,
     /// How many workers have joined.
     pub(super) joined: watch::Sender<usize>,
@@ -73,8 +79,10 @@ impl Session {
             line,
             thread: std::thread::current().id(),
             pool,
+            puts: Semaphore::new(PUTS_MAX),
             address,
             nonce,
+            progress: Mutex::new(Progress::of_environment()),
             callbacks: OnceLock::new(),
             joined: watch::Sender::new(0),
             over: watch::Sender::new(false),
@@ -134,11 +142,6 @@ impl Session {
         })
     }
 
-    /// Closes the writing end after what was written.
-    pub(super) async fn close_line(&self) -> std::io::Result<()> {
-        self.line.close().await
-    }
-
     /// The connection.
     pub(super) fn line(&self) -> &Line {
         &self.line
@@ -165,7 +168,8 @@ impl Session {
         receiver.await.ok()
     }
 
-    fn start(&self, job: Job) {
+    /// Has the connection's thread do a job, unless the client has ended.
+    pub(super) fn start(&self, job: Job) {
         let mut state = self.lock();
         if state.end.is_none() {
             state.jobs.push(job);
@@ -257,6 +261,11 @@ impl Session {
         self.rouse();
     }
 
+    /// Whether the client was closed by its own side.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self.lock().end, Some(Failure::Gone(Error::Closed { .. })))
+    }
+
     /// Why nothing works any more, if so.
     pub(super) fn check(&self) -> Result<()> {
         match &self.lock().end {
@@ -287,6 +296,16 @@ impl Session {
         state.outbox.query(number, query);
         self.appended(state, Urgency::Now);
         reply
+    }
+
+    /// Shows bars while values travel, or does not.
+    pub(super) fn set_progress(&self, progress: Progress) {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+    }
+
+    /// A bar for a transfer of so many bytes.
+    pub(super) fn bar(&self, what: &'static str, total_bytes: u64) -> Bar {
+        Bar::new(*self.progress.lock().unwrap_or_else(PoisonError::into_inner), what, total_bytes)
     }
 
     /// The data address of a worker.

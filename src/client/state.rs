@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::error::Failure;
 use super::group::{Group, Groups, Until};
@@ -52,7 +52,7 @@ pub(super) struct State {
     pub(super) peers: BTreeMap<WorkerId, Arc<str>>,
     pub(super) jobs: Vec<Job>,
     replies: HashMap<u32, oneshot::Sender<Result<String, String>>>,
-    placements: HashMap<FutureId, oneshot::Sender<Placed>>,
+    placements: HashMap<FutureId, mpsc::UnboundedSender<Placed>>,
     next_query: u32,
     function: Option<FunctionId>,
     named: HashSet<FunctionId>,
@@ -262,13 +262,23 @@ impl State {
         (number, receiver)
     }
 
-    /// Expects where the value of a `Scatter` goes that has this future.
-    pub(super) fn expect_placement(&mut self, future: FutureId) -> oneshot::Receiver<Placed> {
-        let (sender, receiver) = oneshot::channel();
+    /// Expects where the value of a `Scatter` goes that has this future, and where else if it does not get there.
+    pub(super) fn expect_placements(&mut self, future: FutureId, places: mpsc::UnboundedSender<Placed>) {
         if self.end.is_none() {
-            self.placements.insert(future, sender);
+            self.placements.insert(future, places);
         }
-        receiver
+    }
+
+    /// A value has arrived or is given up.
+    pub(super) fn expect_no_placement(&mut self, future: FutureId) {
+        self.placements.remove(&future);
+    }
+
+    /// Has the scheduler say where else a value goes that does not get to this worker.
+    pub(super) fn not_put(&mut self, id: FutureId, task: TaskId, worker: WorkerId) {
+        if self.end.is_none() && self.table.slot(id).is_some_and(|slot| !slot.state.is_done()) {
+            self.outbox.unreachable(id, task, worker);
+        }
     }
 
     /// Books the outcomes of one frame.
@@ -332,8 +342,8 @@ impl State {
     /// Hands places to who scatters.
     pub(super) fn placed(&mut self, placed: Vec<Placed>) {
         for place in placed {
-            if let Some(sender) = self.placements.remove(&place.future) {
-                let _ = sender.send(place);
+            if let Some(places) = self.placements.get(&place.future) {
+                let _ = places.send(place);
             }
         }
     }

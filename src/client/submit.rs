@@ -39,6 +39,16 @@ pub(super) fn submit<T, M>(link: &Arc<Link>, call: Call<T>) -> Future<T, M> {
     Future::new(link.clone(), id, key, name)
 }
 
+/// A future of what cannot be submitted.
+pub(super) fn failed<T, M>(link: &Arc<Link>, task: &'static str, error: Error) -> Future<T, M> {
+    let session = &link.session;
+    let mut state = session.lock();
+    let id = state.allocate();
+    state.finish(id, SlotState::Failed(Box::new(Failure::Gone(error))));
+    drop(state);
+    Future::new(link.clone(), id, unique_key(session.nonce, id), Name::Function(task))
+}
+
 /// Submits calls, a chunk of them under one lock.
 pub(super) fn submit_all<T, M>(link: &Arc<Link>, calls: impl Iterator<Item = Call<T>>) -> Vec<Future<T, M>> {
     let session = &link.session;
@@ -77,6 +87,7 @@ fn append(session: &Session, state: &mut State, id: FutureId, parts: &CallParts)
     let options = CallOptions {
         priority: parts.options.priority,
         retries: u16::try_from(parts.options.retries).unwrap_or(u16::MAX),
+        placement: parts.options.placement.clone(),
     };
     let inputs: SmallVec<_> = parts.inputs.iter().map(|input| input.future).collect();
     let (function, name) = (parts.function, parts.options.key.as_deref());

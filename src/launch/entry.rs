@@ -16,7 +16,7 @@ use super::outcome::{self, Outcome};
 use super::ranks::{self, Announcement, Body, DriverSpec, Setup};
 use super::role::{self, Environment, Launch};
 use super::signals::{self, Scope};
-use super::{Exit, LaunchError, code_file, exit, guard, log, memory, process, with_causes};
+use super::{Exit, LaunchError, code_file, exit, guard, leftovers, log, memory, process, way, with_causes};
 use crate::client::{self, blocking};
 use crate::security::ConnectionFile;
 use crate::topology::{self, Binding, Machine, RankRequest, RankRole};
@@ -30,6 +30,8 @@ const WORKERS: &str = "DCLUSTER_WORKERS";
 const THREADS: &str = "DCLUSTER_THREADS";
 /// Seconds that a client may be cut off.
 const CLIENT_LEASE: &str = "DCLUSTER_CLIENT_LEASE";
+/// Seconds that a call waits for a worker that it may run on.
+const PLACEMENT_WAIT: &str = "DCLUSTER_PLACEMENT_WAIT";
 const LEVEL: &str = "warn";
 
 /// Runs this process's part of the cluster, and the driver where the driver belongs.
@@ -204,12 +206,22 @@ pub fn join(file: &Path, env: &Environment, setup: &Setup, threads: Option<u32>)
         local::with_threads(&mut binding, threads);
     }
     ranks::bind(&binding, ranks::Voice::Quiet);
-    let given = env.get(local::MEMORY).and_then(|bytes| bytes.parse().ok());
-    let memory_bytes_max = given.unwrap_or_else(|| memory::of_host(env));
+    let memory = memory::Share::new(setup, env, 1, 1);
     let registry = ranks::registry(setup)?;
     let registry = Some(registry);
-    let plan = WorkerPlan { connection, registry, binding, machine, rank: None, reach, memory_bytes_max };
-    let (code, _) = follow::follow(plan, (sender, receiver))?;
+    let plan = WorkerPlan {
+        connection,
+        registry,
+        binding,
+        machine,
+        rank: None,
+        reach,
+        memory,
+        mpi: None,
+        shm: way::shm_lane(env),
+    };
+    let (code, _) = follow::follow(plan, (sender, receiver), None)?;
+    leftovers::remove_all();
     Ok(code)
 }
 
@@ -227,8 +239,26 @@ fn setup(env: &Environment) -> Setup {
         connection_file: None,
         libraries: libraries.filter(|path| !path.is_empty()).map(PathBuf::from).collect(),
         announcement: Announcement::Silent,
-        client_lease: env.get(CLIENT_LEASE).and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs),
+        client_lease: seconds(env, CLIENT_LEASE),
+        placement_wait: seconds(env, PLACEMENT_WAIT),
+        memory_limit: env.get(memory::LIMIT).and_then(|text| memory_limit(text)),
+        spill_directory: env.get(memory::SPILL_DIRECTORY).filter(|path| !path.is_empty()).map(PathBuf::from),
     }
+}
+
+/// The limit that a variable sets; nonsense is said, and sets none.
+fn memory_limit(text: &str) -> Option<u64> {
+    match memory::parse(text) {
+        Ok(bytes) => Some(bytes),
+        Err(error) => {
+            tracing::warn!("{} is not heeded: {error}", memory::LIMIT);
+            None
+        }
+    }
+}
+
+fn seconds(env: &Environment, name: &str) -> Option<Duration> {
+    env.get(name).and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs)
 }
 
 /// One worker in this process, or as many processes of this program as `DCLUSTER_WORKERS` says.

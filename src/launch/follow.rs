@@ -12,13 +12,17 @@ use tokio::sync::oneshot;
 
 use super::ending::{DRIVER_GRACE, Manner};
 use super::exit::Exit;
+use super::main_thread::{MainThread, Told};
+use super::memory::Share;
 use super::signals::{self, Heard};
 use super::{FINALIZE_MAX, LaunchError, with_causes};
 use crate::registry::Registry;
 use crate::security::ConnectionFile;
 use crate::topology::{Binding, Machine};
+use crate::transport::mpi::{MpiLane, Order, Progress};
 use crate::transport::tcp::{Connector, Reach, hello};
 use crate::wire::handshake::Role;
+use crate::wire::peer::HostKey;
 use crate::wire::worker::{Shutdown, ToWorkerMessage};
 use crate::worker::{self, WorkerConfig, WorkerError};
 
@@ -45,7 +49,11 @@ pub struct WorkerPlan {
     /// Who reaches its data port.
     pub reach: Reach,
     /// What it may use.
-    pub memory_bytes_max: u64,
+    pub memory: Share,
+    /// MPI, which the main thread serves.
+    pub mpi: Option<MpiLane>,
+    /// Where its memory can be mapped, if it may.
+    pub shm: Option<HostKey>,
 }
 
 /// What the main thread of a worker hears.
@@ -53,6 +61,8 @@ pub struct WorkerPlan {
 pub enum WorkerNotice {
     /// A signal.
     Signal(Heard),
+    /// Something to do with MPI, which belongs to the main thread.
+    Mpi(Order),
     /// The worker is over.
     Ended(Result<Shutdown, WorkerError>),
 }
@@ -111,8 +121,12 @@ async fn run(plan: WorkerPlan, told: impl Future<Output = Shutdown>) -> Result<S
         machine: plan.machine,
         rank: plan.rank,
         reach: plan.reach,
-        memory_bytes_max: plan.memory_bytes_max,
+        memory_bytes_max: plan.memory.bytes_max,
+        spill: plan.memory.spill,
+        workers_in_process: plan.memory.workers_in_process,
         connect_within: CONNECT_MAX,
+        mpi: plan.mpi,
+        shm: plan.shm,
     };
     worker::run(config, told).await
 }
@@ -140,14 +154,16 @@ pub fn notices() -> (Sender<WorkerNotice>, Receiver<WorkerNotice>) {
     channel()
 }
 
-/// Runs a worker to its end on the main thread: the exit code, and how to leave.
+/// Runs a worker to its end on the main thread, and MPI with it: the exit code, and how to leave.
 ///
 /// # Errors
 /// If its thread cannot be started.
 pub fn follow(
     plan: WorkerPlan,
     (sender, receiver): (Sender<WorkerNotice>, Receiver<WorkerNotice>),
+    progress: Option<Progress>,
 ) -> Result<(i32, Manner), LaunchError> {
+    let mut main = MainThread::new(receiver, progress);
     let ended = sender.clone();
     let mut worker = RunningWorker::start(plan, move |end| drop(ended.send(WorkerNotice::Ended(end))))?;
     signals::heed();
@@ -156,15 +172,14 @@ pub fn follow(
     let mut signal: Option<(i32, Instant)> = None;
     let mut stopping = false;
     loop {
-        let notice = match signal {
-            None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some((_, until)) => receiver.recv_timeout(until.saturating_duration_since(Instant::now())),
-        };
+        let notice = main.hear(signal.map(|(_, until)| until));
         match (notice, signal) {
+            (Ok(WorkerNotice::Mpi(_)), _) => {}
             (Ok(WorkerNotice::Ended(end)), _) => {
                 let (code, manner) = verdict(end);
-                // Who leaves alone finds nobody in MPI_Finalize.
-                return Ok((code, if stopping { Manner::AtOnce } else { manner }));
+                // Who leaves alone finds nobody in MPI_Finalize, and who owes MPI memory does not come out of it.
+                let alone = stopping || !main.is_clean();
+                return Ok((code, if alone { Manner::AtOnce } else { manner }));
             }
             (Ok(WorkerNotice::Signal(Heard::End(libc::SIGINT))), Some((number, _))) => {
                 return Ok((Exit::Signal(number).code(), Manner::AtOnce));
@@ -183,6 +198,15 @@ pub fn follow(
                 let code = signal.map_or(Exit::Internal, |(number, _)| Exit::Signal(number)).code();
                 return Ok((code, Manner::AtOnce));
             }
+        }
+    }
+}
+
+impl Told for WorkerNotice {
+    fn into_order(self) -> Result<Order, Self> {
+        match self {
+            Self::Mpi(order) => Ok(order),
+            other => Err(other),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! A guard beside rank 0: this program again, which cleans up when rank 0 is gone without having done so.
 //!
 //! It waits for rank 0's end of a pipe to close. It leads the process group of the driver, and removes the connection
-//! file; so nothing survives, not even when rank 0 is killed. On the ordinary way rank 0 cleans up and ends the guard.
+//! file, whose content it was told over the pipe; so nothing survives, not even when rank 0 is killed. On the ordinary
+//! way rank 0 cleans up and ends the guard.
 
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -46,9 +47,13 @@ impl Guard {
         process::strip_launcher(&mut command);
         command.arg("guard").env(process::ROLE, ROLE).env(process::CONNECTION_FILE, connection_file);
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let content = fs::read(connection_file)?;
         let mut child = command.spawn()?;
         let group = Pid::from_raw(child.id() as i32);
-        Ok(Self { _pipe: child.stdin.take(), child: Mutex::new(Some(child)), group })
+        let mut pipe = child.stdin.take();
+        // (A pipe has room for so little.)
+        pipe.iter_mut().try_for_each(|pipe| pipe.write_all(&content))?;
+        Ok(Self { _pipe: pipe, child: Mutex::new(Some(child)), group })
     }
 
     /// The process group that it leads, for the driver to join.
@@ -76,9 +81,8 @@ pub fn guard() -> ! {
     // It outlives every polite signal to its group.
     let _ = SigSet::all().thread_block();
     let file = env::var_os(process::CONNECTION_FILE).unwrap_or_default();
-    let content = fs::read(&file).unwrap_or_default();
-    let mut nothing = Vec::new();
-    let _ = io::stdin().read_to_end(&mut nothing);
+    let mut content = Vec::new();
+    let _ = io::stdin().read_to_end(&mut content);
     // Another cluster may have written its own file there since.
     if !content.is_empty() && fs::read(&file).is_ok_and(|found| found == content) {
         let _ = fs::remove_file(&file);

@@ -20,10 +20,11 @@ use super::exit;
 use super::follow::{RunningWorker, WorkerPlan};
 use super::guard::Guard;
 use super::lead::{DriverPlan, Lead};
+use super::memory::{self, Share};
 use super::ranks::{self, DriverSpec, Setup};
 use super::role::Environment;
 use super::scheduler::{BoundScheduler, RunningScheduler};
-use super::{LaunchError, leftovers, memory, process};
+use super::{LaunchError, leftovers, process, way};
 use crate::scheduler::io::SchedulerConfig;
 use crate::security::{ConnectionFile, ConnectionFileGuard};
 use crate::topology::{self, Binding, Machine, RankRequest, RankRole};
@@ -35,8 +36,6 @@ use std::os::unix::process::CommandExt as _;
 
 /// The value of [`process::ROLE`] for a worker of a local cluster.
 pub const WORKER: &str = "worker";
-/// Bytes that a worker process may use.
-pub const MEMORY: &str = "DCLUSTER_MEMORY";
 /// How long worker processes may take to end after the scheduler.
 const DISMISS_MAX: Duration = Duration::from_secs(2);
 
@@ -127,12 +126,13 @@ impl LocalCluster {
         let bindings = bindings(&machine, options)?;
         let alive = Arc::new(AtomicUsize::new(bindings.len()));
         let env: Environment = std::env::vars().collect();
-        let memory_bytes_max = memory::of_host(&env) / bindings.len().max(1) as u64;
+        let count = bindings.len() as u32;
+        let memory_bytes_max = memory::bytes_max(setup, &env, count);
         let registry = ranks::registry(setup)?;
         let scheduler = BoundScheduler::bind(&Reach::Machine, "local")?;
         let connection = scheduler.connection().clone();
         let file = scheduler.publish(setup.connection_file.as_deref())?;
-        let config = SchedulerConfig { workers_expected: bindings.len() as u32, ..setup.scheduler() };
+        let config = SchedulerConfig { workers_expected: count, ..setup.scheduler() };
         let scheduler = scheduler.start(config, notify.clone())?;
         let mut cluster = Self { scheduler, connection, file, threads: Vec::new(), processes: Vec::new() };
         for (rank, binding) in (0..).zip(bindings) {
@@ -145,7 +145,9 @@ impl LocalCluster {
                         machine: (rank == 0).then(|| machine.clone()),
                         rank: Some(rank),
                         reach: Reach::Machine,
-                        memory_bytes_max,
+                        memory: Share::new(setup, &env, count, count),
+                        mpi: None,
+                        shm: way::shm_lane(&env),
                     };
                     cluster.threads.push(RunningWorker::start(plan, log_end)?);
                 }
@@ -271,13 +273,16 @@ impl WorkerProcess {
             .env(process::ROLE, WORKER)
             .env(process::CONNECTION_FILE, post.connection_file)
             .env(process::BINDING, binding)
-            .env(MEMORY, post.memory_bytes_max.to_string())
+            .env(memory::LIMIT, post.memory_bytes_max.to_string())
             // Ctrl-C is for the leader, who then ends the workers.
             .process_group(0);
         if let Ok(libraries) = std::env::join_paths(&post.setup.libraries)
             && !libraries.is_empty()
         {
             command.env(LIBRARIES, libraries);
+        }
+        if let Some(directory) = &post.setup.spill_directory {
+            command.env(memory::SPILL_DIRECTORY, directory);
         }
         process::end_with_parent(&mut command, Signal::SIGKILL);
         let (answer, started) = mpsc::channel();

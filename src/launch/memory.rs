@@ -1,9 +1,115 @@
-//! How much memory the ranks of this host may use together: what the job has, not what the host has.
+//! How much memory the ranks of this host may use: what the job has, not what the host has; and where a worker puts
+//! what does not fit.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+
+use super::leftovers;
+use super::ranks::Setup;
 use super::role::Environment;
+use crate::worker::spill::SpillPlace;
+use crate::worker::spill::directory;
+
+/// Bytes that a worker may use; 0 for all there is.
+pub const LIMIT: &str = "DCLUSTER_MEMORY_LIMIT";
+/// Where workers spill.
+pub const SPILL_DIRECTORY: &str = "DCLUSTER_SPILL_DIRECTORY";
+/// Tells the workers of one process apart.
+static SHARES: AtomicU32 = AtomicU32::new(0);
+
+/// The memory of one worker.
+#[derive(Debug, Clone)]
+pub struct Share {
+    /// What it may use, in bytes; 0 for all there is.
+    pub bytes_max: u64,
+    /// Where it spills.
+    pub spill: SpillPlace,
+    /// How many workers its process has.
+    pub workers_in_process: u32,
+}
+
+impl Share {
+    /// Of one of `workers_on_host` workers, `workers_in_process` of them in this process.
+    pub fn new(setup: &Setup, env: &Environment, workers_on_host: u32, workers_in_process: u32) -> Self {
+        let bytes_max = bytes_max(setup, env, workers_on_host);
+        let base = setup.spill_directory.clone();
+        let spill = match base.or_else(|| default_base(env)) {
+            Some(base) => {
+                let path = private_path(&base);
+                leftovers::add(&path);
+                sweep(base);
+                SpillPlace::Directory(path)
+            }
+            None => SpillPlace::Nowhere(
+                "the directory for temporary files is memory itself, and no other was given".to_owned(),
+            ),
+        };
+        Self { bytes_max, spill, workers_in_process }
+    }
+}
+
+/// What each of so many workers on this host may use, in bytes: what was set, or its part of what the job has.
+pub fn bytes_max(setup: &Setup, env: &Environment, workers_on_host: u32) -> u64 {
+    setup.memory_limit.unwrap_or_else(|| of_host(env) / u64::from(workers_on_host.max(1)))
+}
+
+/// Reads a size: bytes, or a number with K, M, G or T (also KiB and so on), powers of 1024.
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub fn parse(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim().to_ascii_uppercase();
+    let shift = match unit.trim_end_matches('B').trim_end_matches('I') {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err(format!("`{text}` is no size: give bytes, or a number with K, M, G or T")),
+    };
+    let wrong = |_| format!("`{text}` is no size: it does not begin with a number");
+    match number.contains('.') {
+        true => Ok((number.parse::<f64>().map_err(|_| wrong(()))? * (1u64 << shift) as f64) as u64),
+        false => {
+            let number = number.parse::<u64>().map_err(|_| wrong(()))?;
+            number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is more than any machine has"))
+        }
+    }
+}
+
+/// Where temporary files go, unless that is memory.
+fn default_base(env: &Environment) -> Option<PathBuf> {
+    let base = env.get("TMPDIR").filter(|path| !path.is_empty()).map_or(Path::new("/tmp"), Path::new);
+    let is_memory = statfs(base).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC);
+    (!is_memory).then(|| base.to_owned())
+}
+
+/// A name that no other worker has.
+fn private_path(base: &Path) -> PathBuf {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    let (pid, number) = (std::process::id(), SHARES.fetch_add(1, Ordering::Relaxed));
+    base.join(format!("{}{pid}-{number}-{since:x}", directory::PREFIX))
+}
+
+/// Removes what workers that were killed have left, beside whatever else this process does.
+fn sweep(base: PathBuf) {
+    let sweeping = thread::Builder::new().name("sweep".to_owned()).spawn(move || {
+        for path in directory::sweep(&base) {
+            tracing::warn!(path = %path.display(), "removed what a killed worker had spilled");
+        }
+    });
+    if let Err(error) = sweeping {
+        tracing::debug!(%error, "nothing is swept");
+    }
+}
 
 /// Bytes for all ranks on this host: the least of cgroup, Slurm and host; 0 if nothing is known.
 pub fn of_host(env: &Environment) -> u64 {
@@ -70,6 +176,25 @@ mod tests {
         assert!(of_host(&Environment::new()) <= total);
         assert_eq!(of_host(&env(&[("SLURM_MEM_PER_NODE", "10")])), 10 << 20);
         assert_eq!(of_host(&env(&[("SLURM_MEM_PER_CPU", "10"), ("SLURM_CPUS_ON_NODE", "3")])), 30 << 20);
+    }
+
+    #[test]
+    fn a_limit_that_was_set_goes_before_all() {
+        let setup = Setup { memory_limit: Some(7), ..Setup::default() };
+        assert_eq!(bytes_max(&setup, &env(&[("SLURM_MEM_PER_NODE", "10")]), 2), 7);
+        assert_eq!(bytes_max(&Setup::default(), &env(&[("SLURM_MEM_PER_NODE", "10")]), 2), 5 << 20);
+    }
+
+    #[test]
+    fn sizes_have_units_of_1024() {
+        for (text, bytes) in
+            [("7", 7), ("64MiB", 64 << 20), ("2g", 2 << 30), ("1.5 K", 1536), ("3TB", 3 << 40)]
+        {
+            assert_eq!(parse(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "MiB", "7 parsecs", "-1", "99999999999T"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
     }
 
     #[test]

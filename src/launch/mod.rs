@@ -20,6 +20,7 @@ pub mod lead;
 pub mod leftovers;
 pub mod local;
 pub mod log;
+pub mod main_thread;
 pub mod meet;
 pub mod memory;
 #[cfg(feature = "mpi")]

@@ -87,6 +87,11 @@ impl World {
         u32::try_from(self.communicator.size()).unwrap_or(0)
     }
 
+    /// `MPI_COMM_WORLD`.
+    pub fn communicator(&self) -> &SimpleCommunicator {
+        &self.communicator
+    }
+
     /// `MPI_Finalize`, which waits for all other ranks; the process ends with `code` if that takes longer than `bound`.
     pub fn finalize(self, bound: Duration, code: i32) {
         let watchdog = Watchdog::start(bound, code, || {

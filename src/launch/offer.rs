@@ -9,10 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::with_causes;
-use crate::registry::{Registry, RegistryError};
-
-/// How many names of tasks are listed.
-const NAMES_MAX: usize = 5;
+use crate::registry::{Registry, RegistryError, difference};
 
 /// What a rank brings.
 #[derive(Debug, Clone, Default)]
@@ -113,25 +110,6 @@ pub fn in_words(turned_away: &[TurnedAway]) -> Vec<String> {
         format!("{noun} {}: {reason}", ranks.join(", "))
     };
     by_reason.into_iter().map(sentence).collect()
-}
-
-/// What `theirs` has and `ours` has not, and the other way round.
-fn difference(theirs: &[String], ours: &[String]) -> String {
-    match (only(theirs, ours), only(ours, theirs)) {
-        (None, None) => "the same names with other types".to_owned(),
-        (Some(more), None) => format!("it also has {more}"),
-        (None, Some(less)) => format!("it lacks {less}"),
-        (Some(more), Some(less)) => format!("it has {more} and lacks {less}"),
-    }
-}
-
-fn only(these: &[String], those: &[String]) -> Option<String> {
-    let names: Vec<&str> = these.iter().filter(|name| !those.contains(name)).map(String::as_str).collect();
-    match names.len() {
-        0 => None,
-        1..=NAMES_MAX => Some(names.join(", ")),
-        count => Some(format!("{} and {} more", names[..NAMES_MAX].join(", "), count - NAMES_MAX)),
-    }
 }
 
 #[cfg(test)]

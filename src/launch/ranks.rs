@@ -15,13 +15,16 @@ use super::guard::Guard;
 use super::lead::{DriverPlan, Lead};
 use super::local::{self, Post, WorkerProcess};
 use super::meet::{Agreement, agree};
+use super::memory::{self, Share};
 use super::offer::{self, Offer, Tasks};
 use super::role::{Environment, Launch};
 use super::scheduler::BoundScheduler;
 use super::signals::{self, Heard, Scope};
 use super::way::{Met, Over};
-use super::{FINALIZE_MAX, LaunchError, leftovers, memory};
+use super::{FINALIZE_MAX, LaunchError, leftovers, way};
+use crate::collections;
 use crate::registry::{Registry, RegistryError};
+use crate::scheduler::core::Tuning;
 use crate::scheduler::io::{CLIENT_LEASE, SchedulerConfig};
 use crate::security::ConnectionFile;
 use crate::topology::{self, Binding, Place};
@@ -39,12 +42,23 @@ pub struct Setup {
     /// How long the scheduler keeps what a client holds whose connection broke; zero for not at all, None for
     /// [`CLIENT_LEASE`].
     pub client_lease: Option<Duration>,
+    /// How long a call that may run on certain workers only waits for one of them; None for a minute.
+    pub placement_wait: Option<Duration>,
+    /// What each worker may use, in bytes; 0 for all there is, None for its part of what the job has.
+    pub memory_limit: Option<u64>,
+    /// Where workers spill values, None for where temporary files go.
+    pub spill_directory: Option<PathBuf>,
 }
 
 impl Setup {
     /// What its scheduler is started with, before anything is known of the workers.
     pub fn scheduler(&self) -> SchedulerConfig {
+        let mut tuning = Tuning::default();
+        if let Some(wait) = self.placement_wait {
+            tuning.placement_wait_us = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
+        }
         SchedulerConfig {
+            tuning,
             client_lease: self.client_lease.unwrap_or(CLIENT_LEASE),
             ..SchedulerConfig::default()
         }
@@ -165,16 +179,21 @@ pub fn follow(launch: &Launch, env: &Environment, setup: &Setup) -> Result<i32, 
     let connection: ConnectionFile =
         serde_json::from_slice(&agreement.connection).map_err(LaunchError::nonsense)?;
     let takes_part = agreement.turned_away.iter().all(|one| one.rank != launch.rank);
+    let orders = sender.clone();
+    // The receiver lives as long as the process.
+    let (mpi, progress) = over.lane(env, move |order| drop(orders.send(WorkerNotice::Mpi(order))));
     let plan = WorkerPlan {
         connection,
         registry: registry.ok().filter(|_| takes_part),
         rank: Some(launch.rank),
         reach: Reach::network(),
-        memory_bytes_max: memory::of_host(env) / u64::from(agreement.workers_on_host),
+        memory: Share::new(setup, env, agreement.workers_on_host, 1),
         binding: agreement.binding,
         machine: agreement.machine,
+        mpi,
+        shm: way::shm_lane(env),
     };
-    let (code, manner) = follow::follow(plan, (sender, receiver))?;
+    let (code, manner) = follow::follow(plan, (sender, receiver), progress)?;
     Ok(finish(over, code, manner))
 }
 
@@ -200,6 +219,7 @@ fn turn_away(workers: u32, agreement: &Agreement) -> Result<(), LaunchError> {
 /// # Errors
 /// `RegistryError` if two tasks are in each other's way, or a library is of no use.
 pub fn registry(setup: &Setup) -> Result<Arc<Registry>, RegistryError> {
+    collections::array::link_tasks();
     let mut registry = Registry::load()?;
     // An empty DCLUSTER_TASKS names one library without a name.
     for library in setup.libraries.iter().filter(|path| !path.as_os_str().is_empty()) {
@@ -225,9 +245,9 @@ impl Crew {
         (connection, connection_file): (&ConnectionFile, &std::path::Path),
         lost: impl FnOnce() + Send + 'static,
     ) -> Result<Self, LaunchError> {
-        let memory_bytes_max = memory::of_host(env);
         let binding = agreement.binding.clone();
         if let DriverSpec::Program { program, works: true } = driver {
+            let memory_bytes_max = memory::bytes_max(setup, env, 1);
             let post = Post { program: &program.path, connection_file, setup, memory_bytes_max };
             let worker = WorkerProcess::start(&post, &binding, move |code| {
                 tracing::debug!(code, "the worker process ended");
@@ -242,7 +262,10 @@ impl Crew {
             machine: agreement.machine.clone(),
             rank: Some(0),
             reach: Reach::network(),
-            memory_bytes_max,
+            memory: Share::new(setup, env, 1, 1),
+            // It has no peers, only clients.
+            mpi: None,
+            shm: way::shm_lane(env),
         };
         let worker = RunningWorker::start(plan, local::log_end)?;
         Ok(Self { processes: Vec::new(), worker: Some(worker) })

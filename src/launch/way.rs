@@ -15,12 +15,28 @@ use super::role::{Environment, Launch, Launcher};
 use super::watchdog::Watchdog;
 use super::{LaunchError, process};
 use crate::security::Surroundings;
+use crate::transport::mpi::{MpiLane, Order, Progress, Raw};
+use crate::transport::shm;
+use crate::wire::peer::HostKey;
 
 /// Seconds that ranks wait for each other.
 pub const TIMEOUT: &str = "DCLUSTER_LAUNCH_TIMEOUT";
+/// `off` has values travel over TCP between ranks, too.
+pub const MPI_LANE: &str = "DCLUSTER_MPI_LANE";
+/// `off` has values travel on another lane between processes of one host, too.
+pub const SHM_LANE: &str = "DCLUSTER_SHM_LANE";
 /// How much longer other ranks wait than rank 0, which says what is wrong and whose end ends them.
 #[cfg(feature = "mpi")]
 const OTHERS_GRACE: Duration = Duration::from_secs(5);
+
+/// What processes of this host have in common that map each other's values, unless the user wants none to.
+pub fn shm_lane(env: &Environment) -> Option<HostKey> {
+    is_wanted(env, SHM_LANE).then(shm::host_key)?
+}
+
+fn is_wanted(env: &Environment, lane: &str) -> bool {
+    env.get(lane).is_none_or(|choice| choice != "off")
+}
 
 /// A way to meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,9 +185,10 @@ impl Met {
     }
 
     /// Ends the meeting: leaves its directory if it was one through files; MPI stays.
-    pub fn adjourn(mut self) -> Over {
-        self.files = None;
+    pub fn adjourn(self) -> Over {
         Over {
+            #[cfg(feature = "mpi")]
+            sees_all_ranks: self.files.is_none(),
             #[cfg(feature = "mpi")]
             world: self.world,
         }
@@ -182,10 +199,41 @@ impl Met {
 #[derive(Debug)]
 pub struct Over {
     #[cfg(feature = "mpi")]
+    sees_all_ranks: bool,
+    #[cfg(feature = "mpi")]
     world: Option<super::mpi::World>,
 }
 
 impl Over {
+    /// The lane for values between the ranks that met over MPI, unless the user wants none, and what serves it on this
+    /// thread; `orders` brings the orders here.
+    pub fn lane(
+        &self,
+        env: &Environment,
+        orders: impl Fn(Order) + Send + Sync + 'static,
+    ) -> (Option<MpiLane>, Option<Progress>) {
+        let is_wanted = is_wanted(env, MPI_LANE);
+        #[cfg(feature = "mpi")]
+        if let Some(world) = self.world.as_ref().filter(|_| self.sees_all_ranks && is_wanted) {
+            let lane = MpiLane::new(world.rank(), orders);
+            return (Some(lane), Some(Progress::new(world.communicator())));
+        }
+        let _ = (is_wanted, orders);
+        (None, None)
+    }
+
+    /// Blocking messages between the ranks that met over MPI, to compare the lane with.
+    pub fn raw(&self) -> Option<Raw<'_>> {
+        #[cfg(feature = "mpi")]
+        return self
+            .world
+            .as_ref()
+            .filter(|_| self.sees_all_ranks)
+            .map(|world| Raw::new(world.communicator()));
+        #[cfg(not(feature = "mpi"))]
+        None
+    }
+
     /// Ends MPI, if it was started: collective, and bounded.
     pub fn finalize(self, within: Duration, code: i32) {
         #[cfg(feature = "mpi")]

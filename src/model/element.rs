@@ -10,6 +10,8 @@
 use std::any::{Any, TypeId};
 use std::fmt;
 
+use bytes::Bytes;
+
 #[cfg(target_endian = "big")]
 compile_error!("packed buffers are little-endian memory; a big-endian machine would need to swap them");
 
@@ -29,6 +31,8 @@ pub(crate) enum ElementKind {
     I64 = 9,
     F32 = 10,
     F64 = 11,
+    Bool = 12,
+    Complex64 = 13,
 }
 
 impl ElementKind {
@@ -46,6 +50,8 @@ impl ElementKind {
             9 => Self::I64,
             10 => Self::F32,
             11 => Self::F64,
+            12 => Self::Bool,
+            13 => Self::Complex64,
             _ => return None,
         })
     }
@@ -53,10 +59,11 @@ impl ElementKind {
     #[inline(always)]
     pub(crate) const fn size(self) -> usize {
         match self {
-            Self::Bytes | Self::Text | Self::U8 | Self::I8 => 1,
+            Self::Bytes | Self::Text | Self::U8 | Self::I8 | Self::Bool => 1,
             Self::U16 | Self::I16 => 2,
             Self::U32 | Self::I32 | Self::F32 => 4,
             Self::U64 | Self::I64 | Self::F64 => 8,
+            Self::Complex64 => 16,
         }
     }
 }
@@ -76,6 +83,8 @@ impl fmt::Display for ElementKind {
             Self::I64 => "i64",
             Self::F32 => "f32",
             Self::F64 => "f64",
+            Self::Bool => "bool",
+            Self::Complex64 => "Complex64",
         })
     }
 }
@@ -107,6 +116,27 @@ numbers!(implement);
 pub(crate) fn memory_of<N: Number>(numbers: &[N]) -> &[u8] {
     // SAFETY: a `Number` has no padding, and any initialised memory is valid as bytes.
     unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), size_of_val(numbers)) }
+}
+
+/// The memory of a slice of numbers, to be overwritten.
+pub(crate) fn memory_of_mut<N: Number>(numbers: &mut [N]) -> &mut [u8] {
+    // SAFETY: a `Number` has no padding, any bytes are valid as one, and the borrow is exclusive.
+    unsafe { std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), size_of_val(numbers)) }
+}
+
+/// A vector of numbers as one of another type of the same size and alignment.
+///
+/// # Errors
+/// Its memory, if sizes or alignments differ.
+pub(crate) fn reinterpreted<A: Number, B: Number>(numbers: Vec<A>) -> Result<Vec<B>, Bytes> {
+    if (size_of::<A>(), align_of::<A>()) != (size_of::<B>(), align_of::<B>()) {
+        return Err(Bytes::copy_from_slice(memory_of(&numbers)));
+    }
+    let mut numbers = std::mem::ManuallyDrop::new(numbers);
+    let (start, length, capacity) = (numbers.as_mut_ptr(), numbers.len(), numbers.capacity());
+    // SAFETY: the parts are those of a vector that is not used again; its elements have the same layout as the
+    // others, for which any bits are valid.
+    Ok(unsafe { Vec::from_raw_parts(start.cast(), length, capacity) })
 }
 
 /// The numbers whose memory `bytes` is; what is left over at the end is ignored.
@@ -186,6 +216,41 @@ pub(crate) fn value_memory(value: &dyn Any) -> Option<(ElementKind, &[u8])> {
     }
     numbers!(probe);
     None
+}
+
+/// `value` itself, if it is a `Known`.
+pub(crate) fn known_as<T: ?Sized, Known: 'static>(value: &T) -> Option<&Known> {
+    // SAFETY: `T` is `Known`.
+    (typeid::of::<T>() == TypeId::of::<Known>())
+        .then(|| unsafe { &*std::ptr::from_ref(value).cast::<Known>() })
+}
+
+/// `value` itself, if a `T` is asked for and it is one; `make` is called only then.
+pub(crate) fn made_as<T, Known: 'static, E>(make: impl FnOnce() -> Result<Known, E>) -> Option<Result<T, E>> {
+    if typeid::of::<T>() != TypeId::of::<Known>() {
+        return None;
+    }
+    Some(make().map(|value| {
+        let value = std::mem::ManuallyDrop::new(value);
+        // SAFETY: `T` is `Known`, and the original is not dropped.
+        unsafe { std::ptr::from_ref(&value).cast::<T>().read() }
+    }))
+}
+
+/// Whether `T` is a number of this kind.
+pub(crate) fn is_of_kind<T: 'static>(kind: ElementKind) -> bool {
+    let identity = TypeId::of::<T>();
+    macro_rules! probe {
+        ($($number:ty => $kind:ident),*) => {
+            $(
+                if kind == ElementKind::$kind && identity == TypeId::of::<$number>() {
+                    return true;
+                }
+            )*
+        };
+    }
+    numbers!(probe);
+    false
 }
 
 /// The value whose memory `bytes` is, if `T` is the vector of exactly this kind of number.

@@ -78,8 +78,8 @@ pub enum ErrorKind {
     DataLost {
         /// The key of the data.
         key: String,
-        /// The worker that held the last copy.
-        worker: String,
+        /// The worker that held the last copy or was to have it, if it was one.
+        worker: Option<String>,
     },
     /// It was cancelled.
     Cancelled {

@@ -39,9 +39,17 @@ pub struct TaskId(pub u64);
 impl Key {
     /// The key as people see it: the function's last name and the first digits, `inc-1f0c2d3e`.
     pub fn shown(self, function: &str) -> String {
-        let function = function.rsplit("::").next().unwrap_or(function);
-        format!("{function}-{:08x}", (self.0 >> 96) as u32)
+        format!("{}-{:08x}", last_name(function), (self.0 >> 96) as u32)
     }
+
+    /// The key with all its digits, as a future has it.
+    pub fn in_full(self, function: &str) -> String {
+        format!("{}-{self}", last_name(function))
+    }
+}
+
+fn last_name(path: &str) -> &str {
+    path.rsplit("::").next().unwrap_or(path)
 }
 
 impl TaskId {

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use serde::ser::{self, Serialize};
 use thiserror::Error;
 
-use self::head::{Head, Output};
+use self::head::{Counted, Output};
 use self::serializer::{Packer, StructForm};
 use super::buffer::AlignedBuffer;
 use super::element::{self, ElementKind};
@@ -75,8 +75,9 @@ pub fn pack<T: Serialize + 'static>(value: &T) -> Result<Packed, PackError> {
         return Ok(single_buffer(kind, buffer.freeze()));
     }
     let mut head = Vec::new();
-    let buffers =
-        pack_head(value, &mut head, usize::MAX).map_err(|fault| fault.into_error::<T>())?.unwrap_or_default();
+    let buffers = pack_head(value, &mut head, usize::MAX, Counted::All)
+        .map_err(|fault| fault.into_error::<T>())?
+        .unwrap_or_default();
     Ok(Packed { head: head.into(), buffers })
 }
 
@@ -90,8 +91,27 @@ pub fn pack_within<T: Serialize + 'static>(value: &T, bytes_max: usize) -> Resul
     {
         return Ok(None);
     }
+    pack_limited(value, bytes_max, Counted::All)
+}
+
+/// Packs a value if its memory can be shared but for at most `bytes_max` bytes, and gives up at the first byte beyond.
+///
+/// # Errors
+/// As [`pack`].
+pub fn pack_sharing<T: Serialize + 'static>(
+    value: &T,
+    bytes_max: usize,
+) -> Result<Option<Packed>, PackError> {
+    pack_limited(value, bytes_max, Counted::Written)
+}
+
+fn pack_limited<T: Serialize>(
+    value: &T,
+    bytes_max: usize,
+    counted: Counted,
+) -> Result<Option<Packed>, PackError> {
     let mut head = Vec::new();
-    let buffers = pack_head(value, &mut head, bytes_max).map_err(|fault| fault.into_error::<T>())?;
+    let buffers = pack_head(value, &mut head, bytes_max, counted).map_err(|fault| fault.into_error::<T>())?;
     Ok(buffers.map(|buffers| Packed { head: head.into(), buffers }))
 }
 
@@ -124,7 +144,7 @@ pub fn pack_flat<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<
     let start = out.len();
     // A length below 128 and no buffers: two bytes, known before the value is packed.
     out.extend_from_slice(&[0, 0]);
-    let buffers = match pack_head(value, out, usize::MAX) {
+    let buffers = match pack_head(value, out, usize::MAX, Counted::All) {
         Ok(buffers) => buffers.unwrap_or_default(),
         Err(fault) => {
             out.truncate(start);
@@ -155,13 +175,20 @@ pub fn placeholder<S: ser::Serializer>(index: u32, serializer: S) -> Result<S::O
 
 /// A packed value that is one sequence, whose memory is `buffer`.
 pub(super) fn single_buffer(kind: ElementKind, buffer: Bytes) -> Packed {
-    let mut head =
-        Head { bytes: Vec::new(), written: 0, bytes_max: usize::MAX, output: Output::Built, nil_at: None };
     let count = (buffer.len() / kind.size()) as u64;
+    Packed { head: sole_marker(kind, count).into(), buffers: vec![buffer] }
+}
+
+/// Where the kind stands in a [`sole_marker`].
+pub(super) const SOLE_MARKER_KIND_AT: usize = 3;
+
+/// The head of a value that is one sequence of so many elements out of band.
+pub(super) fn sole_marker(kind: ElementKind, count: u64) -> Vec<u8> {
+    let mut packer = Packer::new(Vec::new(), usize::MAX, Output::Built, StructForm::Array);
     // Building in memory without a limit does not fail.
-    let written = head.write_marker(kind, 0, count);
+    let written = packer.head.write_marker(kind, 0, count);
     debug_assert!(written.is_ok());
-    Packed { head: head.bytes.into(), buffers: vec![buffer] }
+    packer.head.bytes
 }
 
 const fn marker_len() -> usize {
@@ -173,11 +200,13 @@ fn pack_head<T: Serialize + ?Sized>(
     value: &T,
     out: &mut Vec<u8>,
     bytes_max: usize,
+    counted: Counted,
 ) -> Result<Option<Vec<Bytes>>, Fault> {
     let start = out.len();
     let mut structs = StructForm::Array;
     loop {
         let mut packer = Packer::new(std::mem::take(out), bytes_max, Output::Built, structs);
+        packer.head.counted = counted;
         let outcome = value.serialize(&mut packer);
         *out = packer.head.bytes;
         match outcome {

@@ -82,6 +82,14 @@ impl Value {
         self.0.pack_within(bytes_max)
     }
 
+    /// Packs it if all but `bytes_max` bytes of its memory can be shared.
+    ///
+    /// # Errors
+    /// As [`pack::pack_sharing`].
+    pub fn pack_sharing(&self, bytes_max: usize) -> Result<Option<Packed>, PackError> {
+        self.0.pack_sharing(bytes_max)
+    }
+
     /// The length of the packed form in bytes.
     ///
     /// # Errors
@@ -124,6 +132,7 @@ trait Portable: Any + Send + Sync {
     fn type_name(&self) -> &'static str;
     fn pack(&self) -> Result<Packed, PackError>;
     fn pack_within(&self, bytes_max: usize) -> Result<Option<Packed>, PackError>;
+    fn pack_sharing(&self, bytes_max: usize) -> Result<Option<Packed>, PackError>;
     fn packed_len(&self) -> Result<usize, PackError>;
 }
 
@@ -138,6 +147,10 @@ impl<T: Data> Portable for T {
 
     fn pack_within(&self, bytes_max: usize) -> Result<Option<Packed>, PackError> {
         pack::pack_within(self, bytes_max)
+    }
+
+    fn pack_sharing(&self, bytes_max: usize) -> Result<Option<Packed>, PackError> {
+        pack::pack_sharing(self, bytes_max)
     }
 
     fn packed_len(&self) -> Result<usize, PackError> {

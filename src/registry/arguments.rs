@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::model::error::{ErrorKind, TaskError};
 use crate::model::pack::{PackError, pack_flat};
 use crate::model::packed::{put_varint, take_varint};
+use crate::model::run::Run;
 use crate::model::unpack::{InputForms, ListElement, unpack_argument, unpack_list};
 use crate::model::value::Data;
 use crate::model::{Resident, Value};
@@ -77,6 +78,22 @@ pub enum HeldList<T> {
     Elements(Vec<Held<T>>),
 }
 
+/// What a slice can be taken of.
+pub enum SliceSource<T> {
+    /// Numbers in packed memory.
+    Run(Run<T>),
+    /// A list.
+    List(HeldList<T>),
+}
+
+/// A slice, and what keeps it.
+pub enum HeldSlice<T> {
+    /// Numbers in packed memory.
+    Run(Run<T>),
+    /// A vector.
+    Whole(Held<Vec<T>>),
+}
+
 enum Argument<'a> {
     Value(&'a [u8]),
     Input(&'a Arc<Resident>),
@@ -126,6 +143,22 @@ impl<'a> ArgumentReader<'a> {
                 held.collect::<Result<_, _>>().map(HeldList::Elements)
             }
         }
+    }
+
+    /// The next argument, a list that is only looked at: numbers that arrived packed are seen where they lie, and
+    /// anything else is taken as by [`take_list`](Self::take_list).
+    ///
+    /// # Errors
+    /// As [`ArgumentReader::take`].
+    pub fn take_slice<T: Data>(&mut self, parameter: &'static str) -> Result<SliceSource<T>, TaskError> {
+        let rest = self.rest;
+        if let Argument::Input(input) = self.next(parameter)?
+            && let Some(run) = input.run()
+        {
+            return Ok(SliceSource::Run(run));
+        }
+        self.rest = rest;
+        self.take_list(parameter).map(SliceSource::List)
     }
 
     /// No argument may be left.
@@ -197,6 +230,17 @@ impl<T> std::ops::Deref for Held<T> {
         match self {
             Held::Owned(value) => value,
             Held::Shared(shared) => shared,
+        }
+    }
+}
+
+impl<T> std::ops::Deref for HeldSlice<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match self {
+            HeldSlice::Run(run) => run,
+            HeldSlice::Whole(held) => held,
         }
     }
 }

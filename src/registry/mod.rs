@@ -6,6 +6,7 @@
 //! panic becomes a task error in [`mod@panic`].
 
 pub mod arguments;
+mod difference;
 pub mod library;
 pub mod panic;
 #[doc(hidden)]
@@ -18,6 +19,7 @@ use thiserror::Error;
 use xxhash_rust::const_xxh3::xxh3_64;
 
 pub use self::arguments::Arguments;
+pub use self::difference::difference;
 use self::library::LibraryError;
 use crate::model::{FunctionId, TaskError, Value};
 

@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::TaskDefinition;
-use super::arguments::{ArgumentReader, Arguments, Held, HeldList};
+use super::arguments::{ArgumentReader, Arguments, Held, HeldList, HeldSlice, SliceSource};
 use super::panic::catch_task_panic;
 use crate::model::error::{ErrorKind, Location, TaskError};
 use crate::model::value::{Data, Value};
@@ -90,6 +90,17 @@ pub fn whole<T: Data>(
         HeldList::Elements(elements) => {
             elements.into_iter().map(own).collect::<Result<_, _>>().map(Held::Owned)
         }
+    }
+}
+
+/// A list argument as a slice.
+pub fn slice<T: Data>(
+    source: SliceSource<T>,
+    own: impl Fn(Held<T>) -> Result<T, TaskError>,
+) -> Result<HeldSlice<T>, TaskError> {
+    match source {
+        SliceSource::Run(run) => Ok(HeldSlice::Run(run)),
+        SliceSource::List(list) => whole(list, own).map(HeldSlice::Whole),
     }
 }
 

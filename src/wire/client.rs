@@ -1,15 +1,22 @@
 //! Messages between a client and the scheduler.
 //!
-//! [`ClientOutbox`] writes what a client says, [`ClientMessage`] reads it on the scheduler;
-//! [`ToClientOutbox`] writes the answers and [`ToClientMessage`] reads them. Next: [`super::worker`].
+//! [`ClientOutbox`] writes what a client says, [`ClientMessage`] reads it on the scheduler. [`questions`] has what
+//! may be asked, [`answers`] what the scheduler says. Next: [`super::worker`].
+
+pub mod answers;
+pub mod questions;
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use super::WireError;
 use super::batch::{BatchReader, Outbox, decode};
 use super::columns::{Column, ColumnReader};
-use super::{Peer, WireError};
-use crate::model::{FunctionId, FutureId, Key, TaskId, WorkerId};
+use crate::model::{Copies, FunctionId, FutureId, Key, Placement, TaskId, WorkerId};
+pub use answers::{Closing, NotifyReader, Outcome, Placed, ToClientMessage, ToClientOutbox};
+pub use questions::Query;
 
 const SUBMIT: u8 = 1;
 const WATCH: u8 = 2;
@@ -21,14 +28,8 @@ const UNREACHABLE: u8 = 7;
 const QUERY: u8 = 8;
 const CLOSE: u8 = 9;
 const FUNCTIONS: u8 = 10;
+const ARRANGE: u8 = 11;
 const RECEIVED: u8 = 31;
-
-const NOTIFY: u8 = 33;
-const PLACED: u8 = 34;
-const REPLY: u8 = 35;
-const PEERS: u8 = 36;
-const CLOSING: u8 = 37;
-const RECEIVED_BY_CLIENT: u8 = 63;
 
 /// One call, as a client submits it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,12 +51,14 @@ pub struct Submission<'a> {
 }
 
 /// What a caller can say about one call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct CallOptions {
     /// Higher runs first; 0 is usual.
     pub priority: i32,
     /// How often an error may be answered by another run.
     pub retries: u16,
+    /// Where it may or should run; anywhere if there is none.
+    pub placement: Option<Arc<Placement>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -63,33 +66,6 @@ struct NamedOptions<'a> {
     options: CallOptions,
     #[serde(borrow)]
     name: Option<&'a str>,
-}
-
-/// The end of a future's life: what the scheduler tells a client that watches it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome<'a> {
-    /// Finished with a small value, which is here.
-    Inline(&'a [u8]),
-    /// Finished; the value stays on workers.
-    Stored {
-        /// The name to fetch it by.
-        task: TaskId,
-        /// Its packed size.
-        nbytes: u64,
-        /// Who has it.
-        holders: SmallVec<[WorkerId; 4]>,
-    },
-    /// Failed; a packed [`crate::model::error::TaskError`].
-    Failed(&'a [u8]),
-    /// Cancelled, for this reason.
-    Cancelled(&'a str),
-}
-
-/// Why the cluster takes leave of a client.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Closing {
-    /// Said to the user.
-    pub reason: String,
 }
 
 /// Which futures to cancel, and how.
@@ -105,6 +81,26 @@ pub struct Cancel {
     pub reason: String,
 }
 
+/// Copies of values, to be made or moved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arrange {
+    /// Comes back in the `Reply` that says that it is done, or what is missing; numbered with the queries.
+    pub number: u32,
+    /// The futures of this client whose values it is about.
+    pub futures: Vec<FutureId>,
+    /// What is to be done.
+    pub how: Arrangement,
+}
+
+/// What is to be done with values on workers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Arrangement {
+    /// There are to be so many copies. Values that are not stored are waited for.
+    Copies(Copies),
+    /// Workers are to have as many bytes each as moving these values makes possible; moving any, if none is named.
+    Even,
+}
+
 /// Values that a client is about to send to workers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scatter {
@@ -112,6 +108,10 @@ pub struct Scatter {
     pub values: Vec<ScatterValue>,
     /// The workers that may take them; empty for any.
     pub workers: Vec<WorkerId>,
+    /// Whether others may if those are gone.
+    pub allow_other_workers: bool,
+    /// The type of the values, as their keys are shown with it.
+    pub type_name: String,
 }
 
 /// One value to scatter.
@@ -123,41 +123,6 @@ pub struct ScatterValue {
     pub key: Key,
     /// The packed size in bytes.
     pub nbytes: u64,
-}
-
-/// Where a scattered value goes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Placed {
-    /// The client's reference.
-    pub future: FutureId,
-    /// The name to store it by.
-    pub task: TaskId,
-    /// Where to send it; none if the cluster has a value of this key.
-    pub worker: Option<WorkerId>,
-}
-
-/// A question that is answered by one `Reply` of the same number.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Query {
-    /// Workers, tasks by state, clients: `status --json`.
-    Status,
-    /// Where each rank is bound.
-    Topology,
-    /// Why a key waits, ran where it ran, holds memory.
-    Explain {
-        /// A user's name for a key, its display form or its hexadecimal digits.
-        key: String,
-    },
-    /// The workers that hold each future's value.
-    WhoHas {
-        /// Futures of this client.
-        futures: Vec<FutureId>,
-    },
-    /// End the cluster, all ranks.
-    Stop {
-        /// The exit code of the ranks.
-        code: i32,
-    },
 }
 
 /// A function that a client links and its cluster may not.
@@ -229,6 +194,11 @@ impl ClientOutbox {
         self.outbox.single(CANCEL, cancel);
     }
 
+    /// Has copies of values made or moved; answered by one `Reply`, when that is done.
+    pub fn arrange(&mut self, arrange: &Arrange) {
+        self.outbox.single(ARRANGE, arrange);
+    }
+
     /// Announces values; answered by `Placed`.
     pub fn scatter(&mut self, scatter: &Scatter) {
         self.outbox.single(SCATTER, scatter);
@@ -270,7 +240,7 @@ impl Run {
     }
 
     fn start(&mut self, call: &Submission<'_>) {
-        self.function = Some((call.function, call.options, call.name.map(str::to_owned)));
+        self.function = Some((call.function, call.options.clone(), call.name.map(str::to_owned)));
     }
 }
 
@@ -278,12 +248,13 @@ fn put_options(column: &mut Column, call: &Submission<'_>) {
     if call.options == CallOptions::default() && call.name.is_none() {
         return column.put(0);
     }
-    let options = NamedOptions { options: call.options, name: call.name };
+    let options = NamedOptions { options: call.options.clone(), name: call.name };
     column.put_bytes(&rmp_serde::to_vec(&options).expect("options serialise"));
 }
 
 /// What a client said, as the scheduler reads it.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "it is read where it is made, and never stored")]
 pub enum ClientMessage<'a> {
     /// Calls to book.
     Submit(SubmitReader<'a>),
@@ -295,6 +266,8 @@ pub enum ClientMessage<'a> {
     Retry(FutureReader<'a>),
     /// Futures to cancel.
     Cancel(Cancel),
+    /// Copies to make or move.
+    Arrange(Arrange),
     /// Values to place.
     Scatter(Scatter),
     /// A fetch that failed: of this future, under this name, from this worker.
@@ -318,6 +291,7 @@ impl<'a> ClientMessage<'a> {
             RELEASE => Self::Release(FutureReader::new("release", body)?),
             RETRY => Self::Retry(FutureReader::new("retry", body)?),
             CANCEL => Self::Cancel(decode("cancel", body)?),
+            ARRANGE => Self::Arrange(decode("arrange", body)?),
             SCATTER => Self::Scatter(decode("scatter", body)?),
             UNREACHABLE => {
                 let (future, task, worker) = decode("unreachable", body)?;
@@ -394,7 +368,7 @@ impl<'a> SubmitReader<'a> {
             future: FutureId(future),
             key: Key(u128::from_le_bytes(key.try_into().expect("16 bytes were taken"))),
             function: self.function,
-            options: self.options,
+            options: self.options.clone(),
             name: self.name,
             arguments,
             inputs,
@@ -435,155 +409,5 @@ impl<'a> FutureReader<'a> {
             return Ok(None);
         }
         self.futures.take_delta_u32().map(|id| Some(FutureId(id)))
-    }
-}
-
-/// What the scheduler says to a client, gathered until it is written.
-#[derive(Debug, Default)]
-pub struct ToClientOutbox {
-    outbox: Outbox,
-}
-
-const INLINE: u64 = 0;
-const STORED: u64 = 1;
-const FAILED: u64 = 2;
-const CANCELLED: u64 = 3;
-
-impl ToClientOutbox {
-    /// The frames to write.
-    pub fn outbox(&mut self) -> &mut Outbox {
-        &mut self.outbox
-    }
-
-    /// A watched future is done.
-    pub fn notify(&mut self, future: FutureId, outcome: &Outcome<'_>) {
-        let batch = self.outbox.item(NOTIFY);
-        let [futures, outcomes, ..] = &mut batch.columns;
-        futures.put_delta(u64::from(future.0));
-        match outcome {
-            Outcome::Inline(bytes) => {
-                outcomes.put(INLINE);
-                outcomes.put_bytes(bytes);
-            }
-            Outcome::Stored { task, nbytes, holders } => {
-                outcomes.put(STORED);
-                outcomes.put(task.0);
-                outcomes.put(*nbytes);
-                outcomes.put(holders.len() as u64);
-                holders.iter().for_each(|worker| outcomes.put(u64::from(worker.0)));
-            }
-            Outcome::Failed(error) => {
-                outcomes.put(FAILED);
-                outcomes.put_bytes(error);
-            }
-            Outcome::Cancelled(reason) => {
-                outcomes.put(CANCELLED);
-                outcomes.put_bytes(reason.as_bytes());
-            }
-        }
-    }
-
-    /// Answers a `Scatter`.
-    pub fn placed(&mut self, placed: &[Placed]) {
-        self.outbox.single(PLACED, &placed);
-    }
-
-    /// Answers a `Query` with JSON text or the reason why there is none, or acknowledges a `Cancel`.
-    pub fn reply(&mut self, number: u32, answer: &Result<String, String>) {
-        self.outbox.single(REPLY, &(number, answer));
-    }
-
-    /// Workers that joined, with the addresses of their data ports.
-    pub fn peers(&mut self, peers: &[Peer]) {
-        self.outbox.single(PEERS, &peers);
-    }
-
-    /// Acknowledges so much of the client's stream, in bytes; see [`super::resume`].
-    pub fn received(&mut self, bytes: u64) {
-        self.outbox.single(RECEIVED_BY_CLIENT, &bytes);
-    }
-
-    /// The cluster ends.
-    pub fn closing(&mut self, closing: &Closing) {
-        self.outbox.single(CLOSING, closing);
-    }
-}
-
-/// What the scheduler said, as a client reads it.
-#[derive(Debug)]
-pub enum ToClientMessage<'a> {
-    /// Watched futures that are done.
-    Notify(NotifyReader<'a>),
-    /// Where scattered values go.
-    Placed(Vec<Placed>),
-    /// The answer to a question, or to a cancel.
-    Reply(u32, Result<String, String>),
-    /// Workers that joined.
-    Peers(Vec<Peer>),
-    /// The scheduler has received so much, in bytes.
-    Received(u64),
-    /// The cluster ends.
-    Closing(Closing),
-}
-
-impl<'a> ToClientMessage<'a> {
-    /// Reads a frame.
-    pub fn read(opcode: u8, body: &'a [u8]) -> Result<Self, WireError> {
-        Ok(match opcode {
-            NOTIFY => Self::Notify(NotifyReader::new(body)?),
-            PLACED => Self::Placed(decode("placed", body)?),
-            REPLY => {
-                let (number, answer) = decode("reply", body)?;
-                Self::Reply(number, answer)
-            }
-            PEERS => Self::Peers(decode("peers", body)?),
-            RECEIVED_BY_CLIENT => Self::Received(decode("received", body)?),
-            CLOSING => Self::Closing(decode("closing", body)?),
-            other => return Err(WireError::UnknownOpcode(other)),
-        })
-    }
-}
-
-/// The outcomes of one `Notify`.
-#[derive(Debug)]
-pub struct NotifyReader<'a> {
-    batch: BatchReader<'a>,
-    futures: ColumnReader<'a>,
-    outcomes: ColumnReader<'a>,
-}
-
-impl<'a> NotifyReader<'a> {
-    fn new(body: &'a [u8]) -> Result<Self, WireError> {
-        let batch = BatchReader::new("notify", body)?;
-        let (futures, outcomes) = (batch.column(0, "notify.futures"), batch.column(1, "notify.outcomes"));
-        Ok(Self { batch, futures, outcomes })
-    }
-
-    /// The next outcome, or None after the last.
-    #[inline]
-    pub fn next_outcome(&mut self) -> Result<Option<(FutureId, Outcome<'a>)>, WireError> {
-        if !self.batch.advance() {
-            return Ok(None);
-        }
-        let future = FutureId(self.futures.take_delta_u32()?);
-        let outcomes = &mut self.outcomes;
-        let outcome = match outcomes.take()? {
-            INLINE => Outcome::Inline(outcomes.take_bytes()?),
-            STORED => {
-                let (task, nbytes, count) = (TaskId(outcomes.take()?), outcomes.take()?, outcomes.take()?);
-                let mut holders = SmallVec::new();
-                for _ in 0..count {
-                    holders.push(WorkerId(outcomes.take_u32()?));
-                }
-                Outcome::Stored { task, nbytes, holders }
-            }
-            FAILED => Outcome::Failed(outcomes.take_bytes()?),
-            CANCELLED => Outcome::Cancelled(
-                std::str::from_utf8(outcomes.take_bytes()?)
-                    .map_err(|error| WireError::Malformed { message: "notify", reason: error.to_string() })?,
-            ),
-            value => return Err(WireError::OutOfRange { column: "notify.outcomes", value }),
-        };
-        Ok(Some((future, outcome)))
     }
 }

@@ -18,6 +18,7 @@ pub mod worker;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use self::peer::HostKey;
 use crate::model::WorkerId;
 pub use batch::Outbox;
 
@@ -28,6 +29,10 @@ pub struct Peer {
     pub worker: WorkerId,
     /// `host:port` of its data port.
     pub address: String,
+    /// Its rank in `MPI_COMM_WORLD`, if it serves MPI.
+    pub mpi_rank: Option<u32>,
+    /// Where its memory can be mapped, if it may.
+    pub shm: Option<HostKey>,
 }
 
 /// A message that a peer sent and that makes no sense; the connection it came on is closed.

@@ -1,15 +1,21 @@
 //! Messages on a data port: a value is asked for, or handed over.
 //!
 //! ```text
-//! Fetch{task} ───────────────► Value{shape} Chunk… | NotHere
+//! Fetch{task, offers} ───────► Value{shape} Chunk… | OnOffer{shape} | Mapping | NotHere | Refused
+//! Mapped{lease} ─────────────► (no answer)
 //! Put{task, shape} Chunk… ───► Stored | Refused
 //! ```
+//!
+//! Who fetches may offer other lanes to receive on. The other end takes one up or none: with `Mapping` it says where in
+//! its memory the value lies, which stays there until `Mapped` comes or the connection ends; with `OnOffer` it sends the
+//! same parts over MPI; or the value comes here.
 //!
 //! Requests are answered in their order, and may be sent before earlier ones are answered. A value is its
 //! [`Shape`], then its head and its buffers in chunks of at most [`CHUNK_BYTES_MAX`]; a chunk never spans two of
 //! them. [`crate::transport::data`] moves the bytes.
 
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 use super::batch::decode;
 use super::{WireError, frame};
@@ -26,6 +32,9 @@ pub const CHUNK: u8 = 162;
 const NOT_HERE: u8 = 163;
 const STORED: u8 = 164;
 const REFUSED: u8 = 165;
+const ON_OFFER: u8 = 166;
+const MAPPED: u8 = 131;
+const MAPPING: u8 = 167;
 
 /// The lengths of the parts of a packed value, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +60,85 @@ impl Shape {
     }
 }
 
+/// The lanes beside this connection on which the fetching end can receive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Offers {
+    /// The memory of one host: where the fetching end is.
+    pub shm: Option<HostKey>,
+    /// MPI, in the world of the launch.
+    pub mpi: Option<MpiEnd>,
+    /// Whether it is to be refused if it cannot be mapped in the memory of the value itself.
+    pub only_lent: bool,
+}
+
+/// Who receives over MPI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MpiEnd {
+    /// Its rank.
+    pub rank: u32,
+    /// With which tag.
+    pub tag: u16,
+}
+
+/// Names a host, or the part of one whose processes can find each other's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostKey(pub u64);
+
+/// Where a packed value lies in the memory of a process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mapping {
+    /// The process.
+    pub pid: u32,
+    /// What to say when it is mapped, or will not be.
+    pub lease: u64,
+    /// Its head.
+    #[serde(with = "serde_bytes")]
+    pub head: Vec<u8>,
+    /// Its buffers.
+    pub buffers: Vec<BufferPart>,
+}
+
+/// One buffer of a [`Mapping`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BufferPart {
+    /// A small one: here it is.
+    Inline(ByteBuf),
+    /// A large one.
+    Segment(SegmentPart),
+}
+
+impl BufferPart {
+    /// Where it lies, if it is large.
+    pub fn segment(&self) -> Option<SegmentPart> {
+        match self {
+            Self::Inline(_) => None,
+            Self::Segment(part) => Some(*part),
+        }
+    }
+}
+
+/// Bytes in a file that a process has open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentPart {
+    /// The file.
+    pub file: FileName,
+    /// Where in the file the bytes begin.
+    pub offset: u64,
+    /// How many they are.
+    pub bytes: u64,
+}
+
+/// Names a file by the process that has it open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FileName {
+    /// The descriptor in that process.
+    pub fd: i32,
+    /// The device of the file.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+}
+
 /// What the connecting end asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PeerRequest {
@@ -58,6 +146,13 @@ pub enum PeerRequest {
     Fetch {
         /// Its name.
         task: TaskId,
+        /// How else it may come.
+        offers: Offers,
+    },
+    /// What a [`Mapping`] told of is mapped, or will not be.
+    Mapped {
+        /// Its lease.
+        lease: u64,
     },
     /// Take a value, whose chunks follow.
     Put {
@@ -76,6 +171,13 @@ pub enum PeerReply {
         /// What follows.
         shape: Shape,
     },
+    /// It lies there, to be mapped.
+    Mapping(Mapping),
+    /// The offer of MPI is taken: it comes there.
+    OnOffer {
+        /// What comes.
+        shape: Shape,
+    },
     /// The value is not here.
     NotHere,
     /// The value was taken.
@@ -91,7 +193,8 @@ impl PeerRequest {
     /// Appends its frame.
     pub fn append(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Fetch { task } => append(out, FETCH, task),
+            Self::Fetch { task, offers } => append(out, FETCH, &(task, offers)),
+            Self::Mapped { lease } => append(out, MAPPED, lease),
             Self::Put { task, shape } => append(out, PUT, &(task, shape)),
         }
     }
@@ -99,7 +202,11 @@ impl PeerRequest {
     /// Reads a frame.
     pub fn read(opcode: u8, body: &[u8]) -> Result<Self, WireError> {
         Ok(match opcode {
-            FETCH => Self::Fetch { task: decode("fetch", body)? },
+            FETCH => {
+                let (task, offers) = decode("fetch", body)?;
+                Self::Fetch { task, offers }
+            }
+            MAPPED => Self::Mapped { lease: decode("mapped", body)? },
             PUT => {
                 let (task, shape) = decode("put", body)?;
                 Self::Put { task, shape }
@@ -114,6 +221,8 @@ impl PeerReply {
     pub fn append(&self, out: &mut Vec<u8>) {
         match self {
             Self::Value { shape } => append(out, VALUE, shape),
+            Self::Mapping(mapping) => append(out, MAPPING, mapping),
+            Self::OnOffer { shape } => append(out, ON_OFFER, shape),
             Self::NotHere => append(out, NOT_HERE, &()),
             Self::Stored => append(out, STORED, &()),
             Self::Refused { reason } => append(out, REFUSED, reason),
@@ -124,6 +233,8 @@ impl PeerReply {
     pub fn read(opcode: u8, body: &[u8]) -> Result<Self, WireError> {
         Ok(match opcode {
             VALUE => Self::Value { shape: decode("value", body)? },
+            MAPPING => Self::Mapping(decode("mapping", body)?),
+            ON_OFFER => Self::OnOffer { shape: decode("on offer", body)? },
             NOT_HERE => Self::NotHere,
             STORED => Self::Stored,
             REFUSED => Self::Refused { reason: decode("refused", body)? },
@@ -156,9 +267,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn requests_round_trip(task in any::<u64>(), shape in shape()) {
+        fn requests_round_trip(task in any::<u64>(), shape in shape(), rank in any::<u32>(), tag in any::<u16>()) {
             let task = TaskId(task);
-            for request in [PeerRequest::Fetch { task }, PeerRequest::Put { task, shape }] {
+            let mpi = Some(MpiEnd { rank, tag });
+            let shm = Some(HostKey(task.0));
+            let requests = [
+                PeerRequest::Fetch { task, offers: Offers::default() },
+                PeerRequest::Fetch { task, offers: Offers { mpi, ..Offers::default() } },
+                PeerRequest::Fetch { task, offers: Offers { shm, mpi, only_lent: true } },
+                PeerRequest::Mapped { lease: task.0 },
+                PeerRequest::Put { task, shape },
+            ];
+            for request in requests {
                 let mut out = Vec::new();
                 request.append(&mut out);
                 let (opcode, body) = split(&out);
@@ -167,9 +287,15 @@ mod tests {
         }
 
         #[test]
-        fn replies_round_trip(reason in ".*", shape in shape()) {
+        fn replies_round_trip(reason in ".*", shape in shape(), numbers in any::<(u32, u64, u64)>()) {
+            let (pid, lease, offset) = numbers;
+            let file = FileName { fd: 1, device: 2, inode: 3 };
+            let part = SegmentPart { file, offset, bytes: 5 };
+            let buffers = vec![BufferPart::Inline(reason.clone().into_bytes().into()), BufferPart::Segment(part)];
+            let head = reason.clone().into_bytes();
+            let mapping = PeerReply::Mapping(Mapping { pid, lease, head, buffers });
             let replies =
-                [PeerReply::Value { shape }, PeerReply::NotHere, PeerReply::Stored, PeerReply::Refused { reason }];
+                [mapping, PeerReply::Value { shape: shape.clone() }, PeerReply::OnOffer { shape }, PeerReply::NotHere, PeerReply::Stored, PeerReply::Refused { reason }];
             for reply in replies {
                 let mut out = Vec::new();
                 reply.append(&mut out);

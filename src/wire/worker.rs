@@ -6,15 +6,23 @@
 //! `Fence` is answered by one `Fenced`: all that was said before has been booked.
 
 mod lists;
+mod measures;
+mod memory;
+mod orders;
+mod reports;
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::batch::{BatchReader, Outbox, decode};
-use super::columns::ColumnReader;
+use super::batch::{Outbox, decode};
+use super::peer::HostKey;
 use super::{Peer, WireError};
 use crate::model::{FunctionId, TaskId, WorkerId};
 pub use lists::{NumberReader, PairReader, TaskReader};
+pub use measures::{Metrics, Moved, Received, Traffic};
+pub use memory::{MemoryMetrics, Pressure};
+pub use orders::{AcquireReader, Acquisition, AssignReader};
+pub use reports::{FailedReader, FinishedReader};
 
 const ASSIGN: u8 = 65;
 const RETRACT: u8 = 66;
@@ -23,6 +31,7 @@ const FREE: u8 = 68;
 const TO_WORKER_PEERS: u8 = 69;
 const SHUTDOWN: u8 = 70;
 const FENCE: u8 = 71;
+const ACQUIRE: u8 = 72;
 
 const JOIN: u8 = 97;
 const FINISHED: u8 = 98;
@@ -33,6 +42,10 @@ const UNAVAILABLE: u8 = 102;
 const METRICS: u8 = 103;
 const STARTED: u8 = 104;
 const FENCED: u8 = 105;
+const MOVED: u8 = 106;
+const MISSED: u8 = 107;
+const LOST: u8 = 108;
+const PRESSURE: u8 = 109;
 
 /// One task for a worker to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +90,9 @@ pub enum Source<'a> {
     Inline(&'a [u8]),
     /// The worker has it, or will: it was assigned the task that makes it.
     Local,
+    /// The same, and nobody else wants it: when the task is done it is dropped, and reported as lost. (A small result
+    /// that the scheduler has as well is neither.)
+    LastUse,
     /// Others have it.
     Remote {
         /// Its packed size.
@@ -89,6 +105,7 @@ pub enum Source<'a> {
 const SOURCE_INLINE: u64 = 0;
 const SOURCE_LOCAL: u64 = 1;
 const SOURCE_REMOTE: u64 = 2;
+const SOURCE_LAST_USE: u64 = 3;
 
 /// The end of the worker's service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +127,10 @@ pub struct Join {
     pub pid: u32,
     /// `host:port` of its data port.
     pub address: String,
+    /// Its rank in `MPI_COMM_WORLD`, if it serves MPI.
+    pub mpi_rank: Option<u32>,
+    /// Where its memory can be mapped, if it may.
+    pub shm: Option<HostKey>,
     /// How many tasks it runs at once.
     pub threads: u32,
     /// The memory it may use, in bytes.
@@ -118,23 +139,6 @@ pub struct Join {
     pub place: String,
     /// The functions it can run.
     pub functions: Vec<super::client::FunctionName>,
-}
-
-/// What a worker measures of itself, every second or so while anything changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Metrics {
-    /// Resident set of the process.
-    pub resident_bytes: u64,
-    /// Bytes of stored values.
-    pub managed_bytes: u64,
-    /// Values stored.
-    pub values: u64,
-    /// Tasks that are running.
-    pub running: u32,
-    /// Tasks that wait for a thread or an input.
-    pub queued: u32,
-    /// User and system time of the process, in microseconds.
-    pub cpu_us: u64,
 }
 
 /// What the scheduler says to a worker, gathered until it is written.
@@ -174,6 +178,7 @@ impl ToWorkerOutbox {
                     inputs.put_bytes(bytes);
                 }
                 Source::Local => inputs.put(SOURCE_LOCAL),
+                Source::LastUse => inputs.put(SOURCE_LAST_USE),
                 Source::Remote { nbytes, holders } => {
                     inputs.put(SOURCE_REMOTE);
                     inputs.put(*nbytes);
@@ -198,6 +203,16 @@ impl ToWorkerOutbox {
     /// Drops a stored value.
     pub fn free(&mut self, task: TaskId) {
         self.outbox.item(FREE).columns[0].put_delta(task.0);
+    }
+
+    /// Has the worker get a copy of a value and keep it, from `holders` in turn, which are not none. Answered by `Holds`
+    /// or `Missed`, unless the value is freed meanwhile.
+    pub fn acquire(&mut self, task: TaskId, nbytes: u64, holders: &[WorkerId]) {
+        let [tasks, sizes, sources, ..] = &mut self.outbox.item(ACQUIRE).columns;
+        tasks.put_delta(task.0);
+        sizes.put(nbytes);
+        sources.put(holders.len() as u64);
+        holders.iter().for_each(|worker| sources.put(u64::from(worker.0)));
     }
 
     /// Asks whether all that was said before has been booked; answered by `Fenced` of the same number.
@@ -227,6 +242,8 @@ pub enum ToWorkerMessage<'a> {
     Abandon(TaskReader<'a>),
     /// Values to drop.
     Free(TaskReader<'a>),
+    /// Values to get copies of.
+    Acquire(AcquireReader<'a>),
     /// Questions whether all before them is booked.
     Fence(NumberReader<'a>),
     /// Workers that joined.
@@ -243,104 +260,12 @@ impl<'a> ToWorkerMessage<'a> {
             RETRACT => Self::Retract(TaskReader::new("retract", body)?),
             ABANDON => Self::Abandon(TaskReader::new("abandon", body)?),
             FREE => Self::Free(TaskReader::new("free", body)?),
+            ACQUIRE => Self::Acquire(AcquireReader::new(body)?),
             FENCE => Self::Fence(NumberReader::new("fence", body)?),
             TO_WORKER_PEERS => Self::Peers(decode("peers", body)?),
             SHUTDOWN => Self::Shutdown(decode("shutdown", body)?),
             other => return Err(WireError::UnknownOpcode(other)),
         })
-    }
-}
-
-/// The tasks of one `Assign`.
-#[derive(Debug)]
-pub struct AssignReader<'a> {
-    batch: BatchReader<'a>,
-    tasks: ColumnReader<'a>,
-    runs: ColumnReader<'a>,
-    arguments: ColumnReader<'a>,
-    inputs: ColumnReader<'a>,
-    next_run: Option<u64>,
-    function: FunctionId,
-    priority: i32,
-    caution: Caution,
-}
-
-impl<'a> AssignReader<'a> {
-    fn new(body: &'a [u8]) -> Result<Self, WireError> {
-        let batch = BatchReader::new("assign", body)?;
-        let mut reader = Self {
-            tasks: batch.column(0, "assign.tasks"),
-            runs: batch.column(1, "assign.runs"),
-            arguments: batch.column(2, "assign.arguments"),
-            inputs: batch.column(3, "assign.inputs"),
-            batch,
-            next_run: None,
-            function: FunctionId(0),
-            priority: 0,
-            caution: Caution::None,
-        };
-        reader.next_run = Some(reader.runs.take_delta()?);
-        Ok(reader)
-    }
-
-    /// The next task, or None after the last.
-    #[inline]
-    pub fn next_assignment(&mut self) -> Result<Option<Assignment<'a>>, WireError> {
-        if !self.batch.advance() {
-            return Ok(None);
-        }
-        let task = self.tasks.take_delta()?;
-        if self.next_run == Some(task) {
-            self.start_run()?;
-        }
-        let arguments = self.arguments.take_bytes()?;
-        let count = self.inputs.take()?;
-        let mut inputs = SmallVec::new();
-        for _ in 0..count {
-            inputs.push(self.next_input()?);
-        }
-        Ok(Some(Assignment {
-            task: TaskId(task),
-            function: self.function,
-            priority: self.priority,
-            caution: self.caution,
-            arguments,
-            inputs,
-        }))
-    }
-
-    fn start_run(&mut self) -> Result<(), WireError> {
-        let function = self.runs.take_raw(8)?;
-        self.function = FunctionId(u64::from_le_bytes(function.try_into().expect("8 bytes were taken")));
-        let priority = self.runs.take_signed()?;
-        self.priority = i32::try_from(priority)
-            .map_err(|_| WireError::OutOfRange { column: "assign.runs", value: priority as u64 })?;
-        self.caution = match self.runs.take()? {
-            0 => Caution::None,
-            1 => Caution::Announce,
-            value => return Err(WireError::OutOfRange { column: "assign.runs", value }),
-        };
-        self.next_run = if self.runs.is_empty() { None } else { Some(self.runs.take_delta()?) };
-        Ok(())
-    }
-
-    fn next_input(&mut self) -> Result<Input<'a>, WireError> {
-        let inputs = &mut self.inputs;
-        let task = TaskId(inputs.take_delta()?);
-        let source = match inputs.take()? {
-            SOURCE_INLINE => Source::Inline(inputs.take_bytes()?),
-            SOURCE_LOCAL => Source::Local,
-            SOURCE_REMOTE => {
-                let (nbytes, count) = (inputs.take()?, inputs.take()?);
-                let mut holders = SmallVec::new();
-                for _ in 0..count {
-                    holders.push(WorkerId(inputs.take_u32()?));
-                }
-                Source::Remote { nbytes, holders }
-            }
-            value => return Err(WireError::OutOfRange { column: "assign.inputs", value }),
-        };
-        Ok(Input { task, source })
     }
 }
 
@@ -423,7 +348,12 @@ impl WorkerOutbox {
         self.outbox.item(FENCED).columns[0].put_delta(number);
     }
 
-    /// A copy of a value is here: fetched for a task, or put by a client.
+    /// A value that the worker was to acquire has not come from any of the holders.
+    pub fn missed(&mut self, task: TaskId) {
+        self.outbox.item(MISSED).columns[0].put_delta(task.0);
+    }
+
+    /// A copy of a value is here: fetched for a task, acquired, or put by a client.
     pub fn holds(&mut self, task: TaskId, nbytes: u64) {
         let [tasks, sizes, ..] = &mut self.outbox.item(HOLDS).columns;
         tasks.put_delta(task.0);
@@ -437,9 +367,24 @@ impl WorkerOutbox {
         holders.put(u64::from(holder.0));
     }
 
+    /// A value that was here is gone: it cannot be read from disk, or was used for the last time.
+    pub fn lost(&mut self, task: TaskId) {
+        self.outbox.item(LOST).columns[0].put_delta(task.0);
+    }
+
+    /// Tasks start, or only one at a time.
+    pub fn pressure(&mut self, pressure: Pressure) {
+        self.outbox.single(PRESSURE, &pressure);
+    }
+
     /// Measurements.
     pub fn metrics(&mut self, metrics: &Metrics) {
         self.outbox.single(METRICS, metrics);
+    }
+
+    /// Large values that were fetched since the last such report.
+    pub fn moved(&mut self, moved: &[Moved]) {
+        self.outbox.single(MOVED, &moved);
     }
 }
 
@@ -460,10 +405,18 @@ pub enum WorkerMessage<'a> {
     Fenced(NumberReader<'a>),
     /// Values that are on this worker.
     Holds(PairReader<'a>),
+    /// Values that it was to acquire, and that have not come.
+    Missed(TaskReader<'a>),
     /// Values that another worker did not hand out.
     Unavailable(PairReader<'a>),
+    /// Values that this worker cannot read from disk.
+    Lost(TaskReader<'a>),
+    /// Whether this worker starts tasks.
+    Pressure(Pressure),
     /// Measurements.
     Metrics(Metrics),
+    /// Large values that it fetched.
+    Moved(Vec<Moved>),
 }
 
 impl<'a> WorkerMessage<'a> {
@@ -477,81 +430,13 @@ impl<'a> WorkerMessage<'a> {
             STARTED => Self::Started(TaskReader::new("started", body)?),
             FENCED => Self::Fenced(NumberReader::new("fenced", body)?),
             HOLDS => Self::Holds(PairReader::new("holds", body)?),
+            MISSED => Self::Missed(TaskReader::new("missed", body)?),
             UNAVAILABLE => Self::Unavailable(PairReader::new("unavailable", body)?),
+            LOST => Self::Lost(TaskReader::new("lost", body)?),
+            PRESSURE => Self::Pressure(decode("pressure", body)?),
             METRICS => Self::Metrics(decode("metrics", body)?),
+            MOVED => Self::Moved(decode("moved", body)?),
             other => return Err(WireError::UnknownOpcode(other)),
         })
-    }
-}
-
-/// The tasks of one `Finished`.
-#[derive(Debug)]
-pub struct FinishedReader<'a> {
-    batch: BatchReader<'a>,
-    tasks: ColumnReader<'a>,
-    durations: ColumnReader<'a>,
-    sizes: ColumnReader<'a>,
-    values: ColumnReader<'a>,
-}
-
-impl<'a> FinishedReader<'a> {
-    fn new(body: &'a [u8]) -> Result<Self, WireError> {
-        let batch = BatchReader::new("finished", body)?;
-        Ok(Self {
-            tasks: batch.column(0, "finished.tasks"),
-            durations: batch.column(1, "finished.durations"),
-            sizes: batch.column(2, "finished.sizes"),
-            values: batch.column(3, "finished.values"),
-            batch,
-        })
-    }
-
-    /// The next task, or None after the last.
-    #[inline]
-    pub fn next_finished(&mut self) -> Result<Option<Finished<'a>>, WireError> {
-        if !self.batch.advance() {
-            return Ok(None);
-        }
-        let task = TaskId(self.tasks.take_delta()?);
-        let duration_us = self.durations.take()?;
-        let (nbytes, inline) = match self.sizes.take()? {
-            0 => {
-                let bytes = self.values.take_bytes()?;
-                (bytes.len() as u64, Some(bytes))
-            }
-            size => (size - 1, None),
-        };
-        Ok(Some(Finished { task, duration_us, nbytes, inline }))
-    }
-}
-
-/// The tasks of one `Failed`.
-#[derive(Debug)]
-pub struct FailedReader<'a> {
-    batch: BatchReader<'a>,
-    tasks: ColumnReader<'a>,
-    durations: ColumnReader<'a>,
-    errors: ColumnReader<'a>,
-}
-
-impl<'a> FailedReader<'a> {
-    fn new(body: &'a [u8]) -> Result<Self, WireError> {
-        let batch = BatchReader::new("failed", body)?;
-        Ok(Self {
-            tasks: batch.column(0, "failed.tasks"),
-            durations: batch.column(1, "failed.durations"),
-            errors: batch.column(2, "failed.errors"),
-            batch,
-        })
-    }
-
-    /// The next task, or None after the last.
-    pub fn next_failed(&mut self) -> Result<Option<Failed<'a>>, WireError> {
-        if !self.batch.advance() {
-            return Ok(None);
-        }
-        let task = TaskId(self.tasks.take_delta()?);
-        let (duration_us, error) = (self.durations.take()?, self.errors.take_bytes()?);
-        Ok(Some(Failed { task, duration_us, error }))
     }
 }

@@ -7,6 +7,10 @@
 //! loop only when there were none. Lock times are short: a visit of a thread books one task, one of the IO loop
 //! at most [`ASSIGNMENTS_PER_VISIT`].
 
+mod floor;
+mod loans;
+mod reserved;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::Thread;
@@ -16,13 +20,17 @@ use smallvec::SmallVec;
 use thiserror::Error;
 use tokio::sync::Notify;
 
-use super::core::{ContractError, Counts, Effects, ThreadId, WorkerCore};
-use super::store::Store;
+use super::core::loans::Owner;
+use super::core::memory::{MemoryUse, Spilled, Ticket};
+use super::core::{ContractError, Counts, ThreadId, WorkerCore};
+use super::spill::{Order, Spiller};
 use crate::model::{FunctionId, Packed, Resident, TaskId, Value, WorkerId};
+use crate::transport::shm;
 use crate::wire::WireError;
-use crate::wire::worker::{
-    AssignReader, Assignment, Failed, Finished, Source, TaskReader, ToWorkerMessage, WorkerOutbox,
-};
+use crate::wire::worker::{AssignReader, Failed, Finished, TaskReader, ToWorkerMessage, WorkerOutbox};
+pub use floor::Job;
+use floor::{Arriving, Floor};
+pub use reserved::Reserved;
 
 /// Assignments that are booked before threads get their turn.
 const ASSIGNMENTS_PER_VISIT: usize = 64;
@@ -34,29 +42,14 @@ pub struct Engine {
     threads: Box<[OnceLock<Thread>]>,
     reports: Notify,
     broken: AtomicBool,
+    /// Where values go when memory is short.
+    spiller: OnceLock<Spiller>,
 }
 
 #[derive(Debug)]
 struct State {
     core: WorkerCore<Job>,
     floor: Floor,
-}
-
-/// What is needed to run a task.
-#[derive(Debug)]
-pub struct Job {
-    /// What to call.
-    pub function: FunctionId,
-    /// The encoded arguments.
-    pub arguments: Bytes,
-    /// Its inputs, in the order of the placeholders.
-    inputs: SmallVec<[JobInput; 2]>,
-}
-
-#[derive(Debug)]
-enum JobInput {
-    Inline(Bytes),
-    Held(TaskId),
 }
 
 /// A task that a thread is to run.
@@ -119,7 +112,7 @@ pub enum Turn {
     Stop,
 }
 
-/// A value to fetch from a peer; answered by [`Engine::fetched`].
+/// A value to fetch from a peer; answered by [`Engine::fetched`], or [`Engine::not_lent`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchRequest {
     /// The value's name.
@@ -128,6 +121,17 @@ pub struct FetchRequest {
     pub nbytes: u64,
     /// Whom to ask.
     pub holder: WorkerId,
+    /// Whether it is to come at all if it is not lent.
+    pub manner: Manner,
+}
+
+/// How a value may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// As it will: there is room for it.
+    Any,
+    /// It may only be mapped where it lies.
+    Lent,
 }
 
 /// What waits to be sent, fetched and counted; taken in one visit.
@@ -148,8 +152,10 @@ pub struct Load {
     pub counts: Counts,
     /// Values held.
     pub values: u64,
-    /// Their bytes.
+    /// Their bytes, on disk or not.
     pub value_bytes: u64,
+    /// What the memory is used for.
+    pub memory: MemoryUse,
 }
 
 /// The scheduler sent something that makes no sense.
@@ -164,15 +170,27 @@ pub enum ProtocolError {
 }
 
 impl Engine {
-    /// An engine for `threads` executor threads, without tasks.
+    /// An engine for `threads` executor threads, without tasks, that may use all memory there is.
     pub fn new(threads: u32) -> Self {
+        Self::with_memory(threads, 0)
+    }
+
+    /// An engine for `threads` executor threads, without tasks, that may use `memory_bytes_max`; 0 for no limit.
+    pub fn with_memory(threads: u32, memory_bytes_max: u64) -> Self {
         let floor = Floor { starts: (0..threads).map(|_| None).collect(), ..Floor::default() };
         Self {
-            state: Mutex::new(State { core: WorkerCore::new(threads), floor }),
+            state: Mutex::new(State { core: WorkerCore::with_memory(threads, memory_bytes_max), floor }),
             threads: (0..threads).map(|_| OnceLock::new()).collect(),
             reports: Notify::new(),
             broken: AtomicBool::new(false),
+            spiller: OnceLock::new(),
         }
+    }
+
+    /// Says who writes and reads spilled values.
+    pub(super) fn set_spiller(&self, spiller: Spiller) {
+        // A second one would be a bug of the worker, and get no orders.
+        let _ = self.spiller.set(spiller);
     }
 
     /// Books a batch of assignments out of the frame `body`; arguments stay in the frame's memory.
@@ -203,6 +221,12 @@ impl Engine {
                 }
                 Ok(())
             }
+            ToWorkerMessage::Acquire(values) => {
+                while let Some(acquisition) = values.next_acquisition()? {
+                    core.acquire(&acquisition, floor);
+                }
+                Ok(())
+            }
             ToWorkerMessage::Assign(_) | ToWorkerMessage::Peers(_) | ToWorkerMessage::Shutdown(_) => Ok(()),
         })
     }
@@ -214,23 +238,42 @@ impl Engine {
 
     /// Books the end of a fetch.
     pub fn fetched(&self, task: TaskId, value: Option<Packed>) {
+        let loan = value.as_ref().and_then(|packed| shm::pool().loan(&packed.buffers));
         self.book(|core, floor| match value {
             Some(packed) => {
                 let nbytes = packed.len() as u64;
-                floor.arriving = Some(Arriving::Packed(packed));
-                core.fetched(task, nbytes, floor);
+                let owner = loan.as_ref().map_or(Owner::Worker, |_| Owner::Lender);
+                floor.arriving = Some(Arriving::Packed(packed, loan));
+                core.fetched(task, nbytes, owner, floor);
             }
             None => core.fetch_failed(task, floor),
         });
     }
 
-    /// Books a value that a client sent.
+    /// Books a value that a client sent and for which no room was [`Reserved`].
     pub fn put(&self, task: TaskId, packed: Packed) {
-        self.book(|core, floor| {
-            let nbytes = packed.len() as u64;
-            floor.arriving = Some(Arriving::Packed(packed));
-            core.put(task, nbytes, floor);
-        });
+        self.book(|core, floor| floor.put(core, task, packed));
+    }
+
+    /// Books how much memory of its own the process uses; what it is used for.
+    pub fn sampled(&self, bytes: u64) -> MemoryUse {
+        self.book(|core, _| core.sampled(bytes));
+        self.lock().core.memory()
+    }
+
+    /// Books the answer to an order to write a value.
+    pub fn spilled(&self, outcome: Spilled) {
+        self.book(|core, floor| core.spilled(outcome, floor));
+    }
+
+    /// Books the answer to an order to read a value.
+    pub fn unspilled(&self, ticket: Ticket, is_read: bool) {
+        self.book(|core, floor| core.unspilled(ticket, is_read, floor));
+    }
+
+    /// Books that a spilled value cannot be read.
+    pub fn lose(&self, task: TaskId) {
+        self.book(|core, floor| core.lose(task, floor));
     }
 
     /// A value that is held here.
@@ -282,7 +325,12 @@ impl Engine {
     pub fn load(&self) -> Load {
         let state = self.lock();
         let store = &state.floor.store;
-        Load { counts: state.core.counts(), values: store.len() as u64, value_bytes: store.bytes() }
+        Load {
+            counts: state.core.counts(),
+            values: store.len() as u64,
+            value_bytes: store.bytes(),
+            memory: state.core.memory(),
+        }
     }
 
     /// Lets every thread end after the task it runs.
@@ -316,12 +364,14 @@ impl Engine {
         let mut state = self.lock();
         let State { core, floor } = &mut *state;
         floor.visitor = visitor;
+        floor.loans.settle(core);
         let booked = events(core, floor);
         floor.arriving = None;
         core.start_ready(floor);
         let turn = visitor.map_or(Turn::Park, |thread| floor.turn(thread));
         let wakes = std::mem::take(&mut floor.wakes);
         let discarded = std::mem::take(&mut floor.discarded);
+        let orders = std::mem::take(&mut floor.orders);
         let is_signal_due = !floor.signalled && floor.has_reports();
         floor.signalled |= is_signal_due;
         drop(state);
@@ -334,141 +384,23 @@ impl Engine {
         if is_signal_due {
             self.reports.notify_one();
         }
+        if !orders.is_empty() {
+            self.pass_on(orders);
+        }
         // Large values are unmapped outside the lock.
         drop(discarded);
         (booked, turn)
     }
 
+    #[cold]
+    fn pass_on(&self, orders: Vec<Order>) {
+        if let Some(spiller) = self.spiller.get() {
+            orders.into_iter().for_each(|order| spiller.take(order));
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no thread panicked while it booked an event")
-    }
-}
-
-/// The shell's side of the core's effects.
-#[derive(Debug, Default)]
-struct Floor {
-    store: Store,
-    outbox: WorkerOutbox,
-    fetches: Vec<FetchRequest>,
-    /// Tasks that the outbox announces.
-    announcing: Vec<TaskId>,
-    /// The value of the event that is booked.
-    arriving: Option<Arriving>,
-    /// What each thread is to run next.
-    starts: Vec<Option<Start>>,
-    /// The thread that books events, which needs no wake.
-    visitor: Option<ThreadId>,
-    wakes: SmallVec<[ThreadId; 4]>,
-    discarded: SmallVec<[Arc<Resident>; 2]>,
-    /// Whether the IO loop knows of what waits for it.
-    signalled: bool,
-    stopping: bool,
-}
-
-#[derive(Debug)]
-enum Arriving {
-    Live(Value, usize),
-    Packed(Packed),
-}
-
-impl Floor {
-    fn turn(&mut self, thread: ThreadId) -> Turn {
-        match self.starts[thread.0 as usize].take() {
-            _ if self.stopping => Turn::Stop,
-            Some(start) => Turn::Run(start),
-            None => Turn::Park,
-        }
-    }
-
-    fn has_reports(&mut self) -> bool {
-        !self.fetches.is_empty() || !self.outbox.outbox().is_empty()
-    }
-}
-
-impl Effects for Floor {
-    type Job = Job;
-
-    fn start(&mut self, thread: ThreadId, task: TaskId, job: Job) {
-        let input = |input| match input {
-            JobInput::Inline(flat) => StartInput::Inline(flat),
-            JobInput::Held(task) => StartInput::Held(self.store.value(task).expect("inputs are held")),
-        };
-        let inputs = job.inputs.into_iter().map(input).collect();
-        let Job { function, arguments, .. } = job;
-        self.starts[thread.0 as usize] = Some(Start { task, function, arguments, inputs });
-        if self.visitor != Some(thread) {
-            self.wakes.push(thread);
-        }
-    }
-
-    fn recall(&mut self, thread: ThreadId, task: TaskId) -> bool {
-        let start = self.starts[thread.0 as usize].take_if(|start| start.task == task);
-        let inputs = start.iter().flat_map(|start| &start.inputs);
-        self.discarded.extend(inputs.filter_map(|input| match input {
-            StartInput::Held(value) => Some(Arc::clone(value)),
-            StartInput::Inline(_) => None,
-        }));
-        start.is_some()
-    }
-
-    fn keep(&mut self, task: TaskId) {
-        let value = match self.arriving.take().expect("a value arrives in this event") {
-            Arriving::Live(value, bytes) => Resident::live(value, bytes),
-            Arriving::Packed(packed) => Resident::packed_form(packed),
-        };
-        self.store.insert(task, Arc::new(value));
-    }
-
-    fn discard(&mut self, task: TaskId) {
-        self.discarded.extend(self.store.remove(task));
-    }
-
-    fn fetch(&mut self, task: TaskId, nbytes: u64, holder: WorkerId) {
-        self.fetches.push(FetchRequest { task, nbytes, holder });
-    }
-
-    fn finished(&mut self, finished: &Finished<'_>) {
-        self.outbox.finished(finished);
-    }
-
-    fn failed(&mut self, failed: &Failed<'_>) {
-        self.outbox.failed(failed);
-    }
-
-    fn returned(&mut self, task: TaskId) {
-        self.outbox.returned(task);
-    }
-
-    fn announce(&mut self, task: TaskId) {
-        self.outbox.started(task);
-        self.announcing.push(task);
-    }
-
-    fn fenced(&mut self, number: u64) {
-        self.outbox.fenced(number);
-    }
-
-    fn holds(&mut self, task: TaskId, nbytes: u64) {
-        self.outbox.holds(task, nbytes);
-    }
-
-    fn unavailable(&mut self, task: TaskId, holder: WorkerId) {
-        self.outbox.unavailable(task, holder);
-    }
-}
-
-impl Job {
-    /// What `assignment`, which was read from the frame `body`, says about running it.
-    fn new(assignment: &Assignment<'_>, body: &Bytes) -> Self {
-        let inputs = assignment.inputs.iter().map(|input| match input.source {
-            Source::Inline(flat) => JobInput::Inline(body.slice_ref(flat)),
-            Source::Local | Source::Remote { .. } => JobInput::Held(input.task),
-        });
-        Self {
-            function: assignment.function,
-            arguments: body.slice_ref(assignment.arguments),
-            inputs: inputs.collect(),
-        }
     }
 }
 

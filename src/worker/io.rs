@@ -1,39 +1,42 @@
 //! A worker's connection to the scheduler: messages in, reports out, measurements beside them.
 //!
 //! The loop books whatever has arrived, then writes whatever is to be reported; while a write is in flight,
-//! reports gather for the next one. It sleeps when there is nothing to do: no timer runs on an idle worker.
-//! [`super::engine`] is behind it.
+//! reports gather for the next one. It sleeps when there is nothing to do: no timer runs on an idle worker
+//! to which nothing is lent. [`super::engine`] is behind it.
 
-use std::fs;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike;
-use nix::unistd::{SysconfVar, sysconf};
 use thiserror::Error;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, error, info, trace};
 
 use super::engine::{Engine, ProtocolError, Reports};
 use super::executor::{Executor, Identity};
-use super::transfer::{Transfer, TransferError};
+use super::spill::{Spill, SpillPlace};
+use super::transfer::{Lanes, Transfer, TransferError};
+use super::usage::{ProcessMemory, cpu_us};
 use crate::registry::Registry;
 use crate::security::{Credentials, CredentialsError};
 use crate::topology::{Binding, CpuSet, Machine, Place};
 use crate::transport::data::DataPool;
+use crate::transport::mpi::MpiLane;
+use crate::transport::shm;
 use crate::transport::tcp::{
     ConnectError, Connection, Connector, Listener, Reach, ReadError, ReadHalf, WriteHalf, hello,
 };
 use crate::wire::client::FunctionName;
 use crate::wire::handshake::{BuildHash, Role};
-use crate::wire::worker::{Join, Metrics, Shutdown, ToWorkerMessage};
+use crate::wire::peer::HostKey;
+use crate::wire::worker::{Join, MemoryMetrics, Metrics, Shutdown, ToWorkerMessage};
 
 /// Time between measurements, while anything changes.
 const METRICS_PERIOD: Duration = Duration::from_secs(1);
+/// The part of a worker's memory that may lie idle, to be used again for large buffers.
+pub const IDLE_FRACTION: u64 = 8;
 /// How long a running task may hold up the end.
 const TASK_GRACE: Duration = Duration::from_secs(2);
 /// How long the last reports may take to be written.
@@ -56,10 +59,18 @@ pub struct WorkerConfig {
     pub rank: Option<u32>,
     /// Who can reach its data port.
     pub reach: Reach,
-    /// The memory it may use, in bytes.
+    /// The memory it may use, in bytes; 0 for all there is.
     pub memory_bytes_max: u64,
+    /// Where values go when the memory is short.
+    pub spill: SpillPlace,
+    /// How many workers this process has; they share its memory.
+    pub workers_in_process: u32,
     /// How long the scheduler may take to be reached.
     pub connect_within: Duration,
+    /// MPI, if this process is a rank of a launch that has it.
+    pub mpi: Option<MpiLane>,
+    /// Where its memory can be mapped, if it may.
+    pub shm: Option<HostKey>,
 }
 
 /// A worker cannot start, or ends before it was told to.
@@ -115,13 +126,16 @@ pub async fn run(
     stop: impl Future<Output = Shutdown>,
 ) -> Result<Shutdown, WorkerError> {
     let build = BuildHash(config.registry.table_hash());
+    shm::use_pool(config.memory_bytes_max / IDLE_FRACTION);
     let hello = hello(Role::Worker, Some(build));
     let identity = Arc::new(Identity { rank: config.rank, host: hello.host.clone(), ..Identity::default() });
     let cpus = match config.binding.executors.as_slice() {
         [] => vec![CpuSet::default()],
         executors => executors.to_vec(),
     };
-    let engine = Arc::new(Engine::new(cpus.len() as u32));
+    let engine = Arc::new(Engine::with_memory(cpus.len() as u32, config.memory_bytes_max));
+    let spill = Spill::start(&engine, config.spill.clone(), config.workers_in_process);
+    let spill = spill.map_err(WorkerError::Threads)?;
     let transfer = open_data_port(&config, &engine, build).await?;
     let connector = Connector::new(&config.credentials, hello)?;
     let connection = connector.connect(&config.scheduler, config.connect_within).await?;
@@ -130,7 +144,15 @@ pub async fn run(
     engine.report(|outbox| outbox.join(&join(&config, &identity, &transfer, cpus.len())));
     info!(scheduler = config.scheduler, data_port = transfer.address(), threads = cpus.len(), "joined");
 
-    let mut worker = Worker { scheduler: config.scheduler, engine, transfer, identity, metrics_at: None };
+    let mut worker = Worker {
+        scheduler: config.scheduler,
+        engine,
+        transfer,
+        spill,
+        workers_in_process: u64::from(config.workers_in_process.max(1)),
+        identity,
+        metrics_at: None,
+    };
     let ended = worker.serve(connection, stop).await;
     match &ended {
         Ok(shutdown) => info!(reason = shutdown.reason, code = shutdown.code, "shutting down"),
@@ -145,11 +167,16 @@ async fn open_data_port(
     engine: &Arc<Engine>,
     build: BuildHash,
 ) -> Result<Transfer, WorkerError> {
-    let pool = DataPool::new(&config.credentials, Some(build), config.memory_bytes_max)?;
+    let value_bytes_max = match config.memory_bytes_max {
+        0 => u64::MAX,
+        limit => limit,
+    };
+    let pool = DataPool::new(&config.credentials, Some(build), value_bytes_max)?;
     let (reach, credentials) = (config.reach.clone(), config.credentials.clone());
     let listen =
         move || async move { Listener::bind(&reach, 0, &credentials, hello(Role::Peer, Some(build))).await };
-    Ok(Transfer::start(Arc::clone(engine), pool, config.memory_bytes_max, listen).await?)
+    let lanes = Lanes { mpi: config.mpi.clone(), shm: config.shm };
+    Ok(Transfer::start(Arc::clone(engine), pool, value_bytes_max, lanes, listen).await?)
 }
 
 fn join(config: &WorkerConfig, identity: &Identity, transfer: &Transfer, threads: usize) -> Join {
@@ -160,6 +187,8 @@ fn join(config: &WorkerConfig, identity: &Identity, transfer: &Transfer, threads
         host: identity.host.clone(),
         pid: std::process::id(),
         address: transfer.address().to_owned(),
+        mpi_rank: config.mpi.as_ref().map(MpiLane::rank),
+        shm: config.shm,
         threads: threads as u32,
         memory_bytes_max: config.memory_bytes_max,
         place: serde_json::to_string(&place).expect("a place serialises"),
@@ -172,6 +201,8 @@ struct Worker {
     scheduler: String,
     engine: Arc<Engine>,
     transfer: Transfer,
+    spill: Spill,
+    workers_in_process: u64,
     identity: Arc<Identity>,
     /// When measurements are due; none while nothing has changed since the last ones.
     metrics_at: Option<Instant>,
@@ -220,8 +251,11 @@ impl Worker {
                 () = self.engine.reported(), if !writing => self.note_change(),
                 () = sleep_until(metrics_at.unwrap_or_else(Instant::now)), if metrics_at.is_some() => {
                     self.metrics_at = None;
-                    let metrics = self.measure();
+                    let (metrics, moved) = (self.measure(), self.transfer.take_moved());
                     self.engine.report(|outbox| outbox.metrics(&metrics));
+                    if !moved.is_empty() {
+                        self.engine.report(|outbox| outbox.moved(&moved));
+                    }
                 }
                 shutdown = &mut stop => {
                     self.take_leave(&mut writer).await;
@@ -252,6 +286,7 @@ impl Worker {
             ToWorkerMessage::Retract(_)
             | ToWorkerMessage::Abandon(_)
             | ToWorkerMessage::Free(_)
+            | ToWorkerMessage::Acquire(_)
             | ToWorkerMessage::Fence(_) => {
                 self.engine.withdraw(&mut message)?;
             }
@@ -262,6 +297,9 @@ impl Worker {
                     // Each worker is told of itself once.
                     let _ = self.identity.worker.set(peer.worker);
                 }
+                let shm = self.transfer.shm();
+                let lenders = peers.iter().filter(|peer| shm.is_some() && peer.shm == shm);
+                self.engine.add_lenders(lenders.map(|peer| peer.worker));
                 self.transfer.add_peers(peers);
                 return Ok(None);
             }
@@ -276,15 +314,37 @@ impl Worker {
         self.metrics_at.get_or_insert_with(|| Instant::now() + METRICS_PERIOD);
     }
 
-    fn measure(&self) -> Metrics {
+    /// Looks at what the worker has and uses. That is done again while tasks run, and while it has what the owner may let
+    /// go of.
+    fn measure(&mut self) -> Metrics {
+        let process = ProcessMemory::sample();
+        self.engine.sampled(process.own / self.workers_in_process);
         let load = self.engine.load();
+        if load.counts.running > 0 || load.memory.lent > 0 {
+            self.note_change();
+        }
+        let memory = load.memory;
+        let (written_bytes, read_bytes) = self.spill.traffic();
         Metrics {
-            resident_bytes: resident_bytes(),
-            managed_bytes: load.value_bytes,
+            resident_bytes: process.resident,
+            managed_bytes: memory.held,
             values: load.values,
             running: load.counts.running,
             queued: load.counts.queued,
             cpu_us: cpu_us(),
+            received: self.transfer.received(),
+            memory: MemoryMetrics {
+                unmanaged_bytes: memory.unmanaged,
+                arriving_bytes: memory.arriving,
+                lent_bytes: memory.lent,
+                spilled_bytes: memory.spilled,
+                spilled_values: memory.spilled_values,
+                written_bytes,
+                read_bytes,
+                managed_bytes_peak: memory.held_peak,
+                pressure: memory.pressure,
+                is_disk_failing: memory.is_disk_failing,
+            },
         }
     }
 
@@ -303,19 +363,4 @@ impl Worker {
     fn lost(&self, source: Option<ReadError>) -> WorkerError {
         WorkerError::SchedulerLost { scheduler: self.scheduler.clone(), source }
     }
-}
-
-/// The resident set of this process; 0 where the system does not tell.
-fn resident_bytes() -> u64 {
-    let pages = fs::read_to_string("/proc/self/statm")
-        .ok()
-        .and_then(|statm| statm.split_whitespace().nth(1)?.parse::<u64>().ok());
-    let page_bytes = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096);
-    pages.unwrap_or(0) * page_bytes as u64
-}
-
-/// User and system time of this process; 0 where the system does not tell.
-fn cpu_us() -> u64 {
-    let usage = getrusage(UsageWho::RUSAGE_SELF);
-    usage.map_or(0, |usage| (usage.user_time() + usage.system_time()).num_microseconds() as u64)
 }

@@ -32,6 +32,11 @@ impl Store {
         self.values.get(&task).cloned()
     }
 
+    /// Whether anybody else has the value as well.
+    pub fn is_shared(&self, task: TaskId) -> bool {
+        self.values.get(&task).is_some_and(|value| Arc::strong_count(value) > 1)
+    }
+
     /// How many values are held.
     pub fn len(&self) -> usize {
         self.values.len()

@@ -3,31 +3,65 @@
 //! It has a thread and a runtime of its own, so that the bytes of large values do not delay the connection to
 //! the scheduler. Values come from and go to the [`Engine`].
 
-use std::collections::HashMap;
+mod staging;
+
+use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, warn};
+use tokio::task::JoinSet;
+use tracing::{debug, trace, warn};
 
-use super::engine::{Engine, FetchRequest};
+use self::staging::{Staging, lendable};
+use super::budget::{Budget, Room};
+use super::engine::{Engine, FetchRequest, Manner, Reserved};
 use crate::model::{Packed, Resident, TaskId, WorkerId};
 use crate::transport::data::stream::{Broken, receive_value, send_value, skip_value};
-use crate::transport::data::{DataError, DataPool};
+use crate::transport::data::{DataError, DataPool, Fetched, LaneKind, LaneOffers, Meter, MpiOffer};
+use crate::transport::mpi::{MpiLane, Tag};
+use crate::transport::shm;
+use crate::transport::shm::leases::Leases;
 use crate::transport::tcp::{Connection, ListenError, Listener, ReadError, ReadHalf, WriteHalf};
-use crate::wire::peer::{PeerReply, PeerRequest, Shape};
+use crate::wire::peer::{HostKey, MpiEnd, Offers, PeerReply, PeerRequest, Shape};
+use crate::wire::worker::{Moved, Received};
 use crate::wire::{Peer, WireError};
 
 /// Values larger than this are packed on another thread, so that transfers go on meanwhile.
 const PACKED_HERE_BYTES_MAX: usize = 64 * 1024;
+/// Values up to this size go over TCP, in the reply itself: another lane takes longer to be agreed on.
+const TCP_BYTES_MAX: usize = 64 * 1024;
+/// Fetches of at least this size are reported one by one,
+const REPORTED_BYTES_MIN: u64 = 64 * 1024;
+/// and no more than so many between two reports.
+const REPORTED_MAX: usize = 4096;
+/// Values that are handed out take up at most one such part of the memory.
+const IN_FLIGHT_PART: u64 = 8;
+/// How long a client's value waits for room in a worker whose tasks, or a failing disk, make none. It is taken in then all
+/// the same: the client would give up.
+const PUT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a value does not come that was only to be lent.
+const NOT_LENT: &str = "it does not lie in memory that others can map";
 
 /// The running data port. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Transfer {
     orders: mpsc::UnboundedSender<Order>,
     address: String,
+    port: Arc<Port>,
+}
+
+/// How values may come and go, beside TCP.
+#[derive(Debug, Clone, Default)]
+pub struct Lanes {
+    /// MPI, if this process is a rank of a launch that has it.
+    pub mpi: Option<MpiLane>,
+    /// Where this process can map the memory of others, and they its own.
+    pub shm: Option<HostKey>,
 }
 
 #[derive(Debug)]
@@ -64,11 +98,13 @@ enum PeerError {
 }
 
 impl Transfer {
-    /// Opens the data port with `listen` and serves it. Values over `value_bytes_max` are not taken in.
+    /// Opens the data port with `listen` and serves it. Values over `value_bytes_max` are not taken in; large ones go
+    /// on one of `lanes`, between processes that have it.
     pub async fn start<F>(
         engine: Arc<Engine>,
         pool: DataPool,
         value_bytes_max: u64,
+        lanes: Lanes,
         listen: impl FnOnce() -> F + Send + 'static,
     ) -> Result<Self, TransferError>
     where
@@ -76,6 +112,18 @@ impl Transfer {
     {
         let (opened, listening) = oneshot::channel();
         let (orders, received) = mpsc::unbounded_channel();
+        let port = Arc::new(Port {
+            engine,
+            pool,
+            value_bytes_max,
+            lanes,
+            departures: Budget::new(value_bytes_max / IN_FLIGHT_PART),
+            distrusted: Mutex::default(),
+            received: Mutex::default(),
+            staging: Arc::default(),
+            moved: Mutex::default(),
+        });
+        let served = Arc::clone(&port);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new().name("dcluster-data".to_owned()).spawn(move || {
             runtime.block_on(async move {
@@ -83,7 +131,7 @@ impl Transfer {
                     Ok(listener) => {
                         // If nobody waits any more, the orders are closed as well and `serve` returns.
                         let _ = opened.send(Ok(listener.address().to_owned()));
-                        serve(listener, engine, pool, value_bytes_max, received).await;
+                        serve(listener, served, received).await;
                     }
                     Err(error) => drop(opened.send(Err(error))),
                 }
@@ -92,7 +140,7 @@ impl Transfer {
             runtime.shutdown_background();
         })?;
         let address = listening.await.map_err(|_| TransferError::Ended)??;
-        Ok(Self { orders, address })
+        Ok(Self { orders, address, port })
     }
 
     /// `host:port` under which peers reach it.
@@ -106,49 +154,155 @@ impl Transfer {
         let _ = self.orders.send(Order::Fetch(request));
     }
 
+    /// Where this process can map the memory of others, and they its own.
+    pub fn shm(&self) -> Option<HostKey> {
+        self.port.lanes.shm
+    }
+
+    /// What was fetched so far.
+    pub fn received(&self) -> Received {
+        *self.port.received()
+    }
+
+    /// Takes the large values that were fetched since the last time.
+    pub fn take_moved(&self) -> Vec<Moved> {
+        let moved = std::mem::take(&mut *self.port.moved());
+        let with_age =
+            |(moved, at): (Moved, Instant)| Moved { ago_us: at.elapsed().as_micros() as u64, ..moved };
+        moved.into_iter().map(with_age).collect()
+    }
+
     /// Learns where peers are.
     pub fn add_peers(&self, peers: Vec<Peer>) {
         let _ = self.orders.send(Order::Peers(peers));
     }
 }
 
-async fn serve(
-    mut listener: Listener,
+/// What all conversations of a data port share.
+#[derive(Debug)]
+struct Port {
     engine: Arc<Engine>,
     pool: DataPool,
     value_bytes_max: u64,
-    mut orders: mpsc::UnboundedReceiver<Order>,
-) {
-    let mut addresses = HashMap::new();
+    lanes: Lanes,
+    /// For values that are handed out.
+    departures: Budget,
+    /// Lanes on which values did not come from a worker; it is asked for the next lane.
+    distrusted: Mutex<HashSet<(WorkerId, LaneKind)>>,
+    received: Mutex<Received>,
+    staging: Arc<Staging>,
+    /// Large values that came since the last report, and when.
+    moved: Mutex<Vec<(Moved, Instant)>>,
+}
+
+async fn serve(mut listener: Listener, port: Arc<Port>, mut orders: mpsc::UnboundedReceiver<Order>) {
+    let mut peers = HashMap::new();
     loop {
         tokio::select! {
             order = orders.recv() => match order {
                 Some(Order::Fetch(request)) => {
-                    let address = addresses.get(&request.holder).cloned();
-                    tokio::spawn(fetch(Arc::clone(&engine), pool.clone(), request, address));
+                    let holder = peers.get(&request.holder).cloned();
+                    tokio::spawn(fetch(Arc::clone(&port), request, holder));
                 }
-                Some(Order::Peers(peers)) => {
-                    addresses.extend(peers.into_iter().map(|peer| (peer.worker, peer.address)));
+                Some(Order::Peers(known)) => {
+                    peers.extend(known.into_iter().map(|peer| (peer.worker, peer)));
                 }
                 None => return,
             },
             connection = listener.accept() => {
-                tokio::spawn(attend(Arc::clone(&engine), value_bytes_max, connection));
+                tokio::spawn(attend(Arc::clone(&port), connection));
             }
         }
     }
 }
 
-async fn fetch(engine: Arc<Engine>, pool: DataPool, request: FetchRequest, address: Option<String>) {
-    let FetchRequest { task, holder, .. } = request;
-    let fetched = match &address {
-        Some(address) => pool.fetch(address, task).await,
-        None => Err(DataError::Connect { address: holder.to_string(), reason: unknown_peer(holder) }),
+async fn fetch(port: Arc<Port>, request: FetchRequest, holder: Option<Peer>) {
+    let FetchRequest { task, holder: worker, .. } = request;
+    let begun = Instant::now();
+    let fetched = match &holder {
+        Some(holder) => port.fetch(&request, holder).await,
+        None => Err(DataError::Connect { address: worker.to_string(), reason: unknown_peer(worker) }),
     };
-    if let Err(error) = &fetched {
-        debug!(%task, %holder, %error, "fetch failed");
+    match &fetched {
+        Ok(Fetched { packed, lane }) => {
+            let (bytes, us) = (packed.len() as u64, begun.elapsed().as_micros() as u64);
+            trace!(%task, holder = %worker, bytes, us, ?lane, "fetched");
+            port.note_moved(task, worker, *lane, bytes, us);
+            let mut received = port.received();
+            match lane {
+                LaneKind::Tcp => received.tcp.add(bytes, us),
+                LaneKind::Mpi => received.mpi.add(bytes, us),
+                LaneKind::Shm => received.shm.add(bytes, us),
+            }
+        }
+        Err(error) => {
+            debug!(%task, holder = %worker, %error, "fetch failed");
+            if request.manner == Manner::Lent
+                && matches!(error, DataError::Refused { .. } | DataError::Lane { .. })
+            {
+                return port.engine.not_lent(task);
+            }
+        }
     }
-    engine.fetched(task, fetched.ok());
+    port.engine.fetched(task, fetched.ok().map(|fetched| fetched.packed));
+}
+
+impl Port {
+    async fn fetch(&self, request: &FetchRequest, holder: &Peer) -> Result<Fetched, DataError> {
+        loop {
+            let offers = self.offers(request, holder);
+            match self.pool.fetch(&holder.address, request.task, offers).await {
+                Err(error @ DataError::Lane { lane, .. }) => {
+                    let holder = holder.worker;
+                    if self.distrusted().insert((holder, lane)) {
+                        warn!(%holder, %error, "values from this worker come on another lane from now on");
+                    }
+                    if request.manner == Manner::Lent {
+                        return Err(error);
+                    }
+                }
+                fetched => return fetched,
+            }
+        }
+    }
+
+    /// How else than over TCP the value can come.
+    fn offers(&self, request: &FetchRequest, holder: &Peer) -> LaneOffers {
+        if request.nbytes <= TCP_BYTES_MAX as u64 {
+            return LaneOffers::default();
+        }
+        let is_trusted = |lane| !self.distrusted().contains(&(holder.worker, lane));
+        let shm = self.lanes.shm.filter(|_| is_trusted(LaneKind::Shm) && shm::pool().has_room());
+        let mpi = || {
+            let (lane, rank) = (self.lanes.mpi.as_ref()?, holder.mpi_rank?);
+            let is_possible = rank != lane.rank() && request.nbytes <= self.value_bytes_max;
+            (is_possible && is_trusted(LaneKind::Mpi)).then(|| MpiOffer::to(lane, rank))?
+        };
+        match request.manner {
+            Manner::Any => LaneOffers { shm, mpi: mpi(), only_lent: false },
+            Manner::Lent => LaneOffers { shm, mpi: None, only_lent: true },
+        }
+    }
+
+    fn note_moved(&self, task: TaskId, from: WorkerId, lane: LaneKind, bytes: u64, us: u64) {
+        let mut moved = self.moved();
+        if bytes >= REPORTED_BYTES_MIN && moved.len() < REPORTED_MAX {
+            let lane = lane.name().to_owned();
+            moved.push((Moved { task, from, lane, bytes, us, ago_us: 0 }, Instant::now()));
+        }
+    }
+
+    fn moved(&self) -> MutexGuard<'_, Vec<(Moved, Instant)>> {
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn received(&self) -> MutexGuard<'_, Received> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn distrusted(&self) -> MutexGuard<'_, HashSet<(WorkerId, LaneKind)>> {
+        self.distrusted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn unknown_peer(holder: WorkerId) -> String {
@@ -156,10 +310,17 @@ fn unknown_peer(holder: WorkerId) -> String {
 }
 
 /// Serves one peer until it leaves.
-async fn attend(engine: Arc<Engine>, value_bytes_max: u64, connection: Connection) {
+async fn attend(port: Arc<Port>, connection: Connection) {
     let (reader, writer) = connection.split();
     let remote = Arc::clone(reader.remote());
-    let mut attendant = Attendant { engine, value_bytes_max, reader, writer, frames: Vec::new() };
+    let mut attendant = Attendant {
+        port,
+        reader,
+        writer,
+        frames: Vec::new(),
+        leases: Leases::default(),
+        sending: JoinSet::new(),
+    };
     if let Err(error) = attendant.run().await {
         match error {
             // It went without a word, as a killed process does.
@@ -172,18 +333,21 @@ async fn attend(engine: Arc<Engine>, value_bytes_max: u64, connection: Connectio
 }
 
 struct Attendant {
-    engine: Arc<Engine>,
-    value_bytes_max: u64,
+    port: Arc<Port>,
     reader: ReadHalf,
     writer: WriteHalf,
     frames: Vec<u8>,
+    leases: Leases,
+    /// Values on their way over MPI. They are given up with this connection: the other end is gone.
+    sending: JoinSet<()>,
 }
 
 impl Attendant {
     async fn run(&mut self) -> Result<(), PeerError> {
         while let Some(frame) = self.reader.frame().await? {
             match PeerRequest::read(frame.opcode, &frame.body)? {
-                PeerRequest::Fetch { task } => self.hand_out(task).await?,
+                PeerRequest::Fetch { task, offers } => self.hand_out(task, offers).await?,
+                PeerRequest::Mapped { lease } => self.leases.end(lease),
                 PeerRequest::Put { task, shape } => self.take_in(task, &shape).await?,
             }
             self.writer.write_all(&mut self.frames).await?;
@@ -192,45 +356,101 @@ impl Attendant {
         Ok(())
     }
 
-    async fn hand_out(&mut self, task: TaskId) -> Result<(), PeerError> {
-        let Some(value) = self.engine.value(task) else {
+    async fn hand_out(&mut self, task: TaskId, offers: Offers) -> Result<(), PeerError> {
+        let Some(value) = self.port.engine.value(task) else {
             PeerReply::NotHere.append(&mut self.frames);
             return Ok(());
         };
-        match packed(value).await {
+        let can_map = offers.shm.is_some() && offers.shm == self.port.lanes.shm;
+        if offers.only_lent {
+            let packed = if can_map { lendable(value).await } else { None };
+            let mapping = packed.and_then(|packed| self.leases.grant(shm::pool(), &packed));
+            let refused = || PeerReply::Refused { reason: NOT_LENT.to_owned() };
+            mapping.map_or_else(refused, PeerReply::Mapping).append(&mut self.frames);
+            return Ok(());
+        }
+        let room = self.port.departures.take(value.bytes() as u64).await;
+        let packed = match can_map {
+            true => self.port.staging.packed(task, Arc::clone(&value)).await,
+            false => packed(Arc::clone(&value)).await,
+        };
+        match packed {
             Ok(packed) => {
-                PeerReply::Value { shape: Shape::of(&packed) }.append(&mut self.frames);
-                send_value(&mut self.writer, &mut self.frames, &packed).await?;
+                if can_map && let Some(mapping) = self.leases.grant(shm::pool(), &packed) {
+                    PeerReply::Mapping(mapping).append(&mut self.frames);
+                    return Ok(());
+                }
+                let shape = Shape::of(&packed);
+                if let (Some(MpiEnd { rank, tag }), Some(lane)) = (offers.mpi, &self.port.lanes.mpi)
+                    && packed.len() > TCP_BYTES_MAX
+                {
+                    PeerReply::OnOffer { shape }.append(&mut self.frames);
+                    let lane = lane.clone();
+                    self.send_over_mpi(lane, rank, Tag(tag), packed, room);
+                    return Ok(());
+                }
+                PeerReply::Value { shape }.append(&mut self.frames);
+                send_value(&mut self.writer, &mut self.frames, &packed, &Meter::default()).await?;
             }
-            Err(reason) => PeerReply::Refused { reason }.append(&mut self.frames),
+            Err(reason) => {
+                if value.is_spilled() {
+                    warn!(%task, reason, "a spilled value is lost");
+                    self.port.engine.lose(task);
+                }
+                PeerReply::Refused { reason }.append(&mut self.frames);
+            }
         }
         Ok(())
     }
 
+    fn send_over_mpi(&mut self, lane: MpiLane, rank: u32, tag: Tag, packed: Packed, room: Room) {
+        while self.sending.try_join_next().is_some() {}
+        let parts = std::iter::once(packed.head).chain(packed.buffers).collect();
+        self.sending.spawn(async move {
+            let _room = room;
+            if let Err(error) = lane.send(rank, tag, parts).await {
+                // The other end sees nothing come, and asks again over TCP.
+                debug!(rank, %error, "a value was not sent");
+            }
+        });
+    }
+
     async fn take_in(&mut self, task: TaskId, shape: &Shape) -> Result<(), PeerError> {
         let bytes = shape.bytes().unwrap_or(u64::MAX);
-        if bytes > self.value_bytes_max {
+        if bytes > self.port.value_bytes_max {
             skip_value(&mut self.reader, shape).await?;
             let reason = format!(
                 "it has {bytes} bytes, and the worker may use {}; scatter it in parts",
-                self.value_bytes_max
+                self.port.value_bytes_max
             );
             PeerReply::Refused { reason }.append(&mut self.frames);
             return Ok(());
         }
+        let room = Reserved::of(&self.port.engine, bytes, PUT_PATIENCE).await;
         let packed = receive_value(&mut self.reader, shape).await?;
-        self.engine.put(task, packed);
+        room.fill(task, packed);
         PeerReply::Stored.append(&mut self.frames);
         Ok(())
     }
 }
 
-/// The packed form, made on another thread if it is large.
+/// The packed form, made on another thread if it is large and not there, or read if it is in a file.
 async fn packed(value: Arc<Resident>) -> Result<Packed, String> {
-    if value.bytes() <= PACKED_HERE_BYTES_MAX {
+    if value.bytes() <= PACKED_HERE_BYTES_MAX && !value.is_spilled() {
         return value.packed().map_err(|error| error.to_string());
     }
-    match tokio::task::spawn_blocking(move || value.packed()).await {
+    if let Some(packed) = value.packed_already() {
+        return Ok(packed);
+    }
+    packed_elsewhere(value, std::convert::identity).await
+}
+
+/// The packed form and what `then` makes of it, on another thread.
+async fn packed_elsewhere(
+    value: Arc<Resident>,
+    then: impl FnOnce(Packed) -> Packed + Send + 'static,
+) -> Result<Packed, String> {
+    match tokio::task::spawn_blocking(move || value.packed().map(then)).await {
         Ok(packed) => packed.map_err(|error| error.to_string()),
         Err(_) => Err("its type panics when it is packed".to_owned()),
     }

@@ -302,6 +302,7 @@ fn a_client_that_is_closed_while_cut_off_still_takes_leave() {
     assert_eq!(future.result().unwrap(), 0);
     scene.relay.stall(true);
     scene.relay.cut();
+    let since = Instant::now();
     let closed = Arc::new(AtomicBool::new(false));
     let (client, done) = (scene.client.clone(), closed.clone());
     let closing = std::thread::spawn(move || {
@@ -313,6 +314,7 @@ fn a_client_that_is_closed_while_cut_off_still_takes_leave() {
     closing.join().unwrap();
     assert!(closed.load(Ordering::SeqCst));
     wait_for_status(&observer, |status| status["clients"].as_array().unwrap().len() == 1);
+    assert!(since.elapsed() < LONG_LEASE / 2, "the lease was waited for: {:?}", since.elapsed());
 }
 
 #[test]

@@ -127,7 +127,12 @@ impl Conversation {
         let begun = SessionAnswer::Begun { token: Token([7; 32]), lease_ms: 0 };
         begun.append(&mut frames);
         writer.write_all(&mut frames).await.unwrap();
-        self.out.peers(&[Peer { worker: WorkerId(0), address: "127.0.0.1:1".to_owned() }]);
+        self.out.peers(&[Peer {
+            worker: WorkerId(0),
+            address: "127.0.0.1:1".to_owned(),
+            mpi_rank: None,
+            shm: None,
+        }]);
         loop {
             frames.clear();
             self.out.outbox().swap_into(&mut frames);
@@ -224,6 +229,10 @@ impl Conversation {
                     other => return self.out.reply(number, &Err(format!("{other:?} is beyond a fake"))),
                 };
                 self.out.reply(number, &Ok(answer));
+            }
+            ClientMessage::Arrange(arrange) => {
+                let refusal = format!("{:?} is beyond a fake", arrange.how);
+                self.out.reply(arrange.number, &Err(refusal));
             }
             ClientMessage::Functions(_) | ClientMessage::Received(_) => {}
             ClientMessage::Close => self.note(Said::Close),

@@ -333,7 +333,7 @@ fn questions_are_answered_or_refused() {
     let (_fake, client) = connect();
     assert_eq!(client.status().unwrap(), "{}");
     let future = client.submit(inc::call(1));
-    assert_eq!(client.who_has([&future]).unwrap(), [[WorkerId(0)]]);
+    assert_eq!(client.who_has([&future]).unwrap(), BTreeMap::from([(future.key(), vec![WorkerId(0)])]));
     client.wait_for_workers(1, Some(HANG)).unwrap();
     let error = client.wait_for_workers(9, Some(SOON)).unwrap_err().to_string();
     assert!(error.starts_with("1 of 9 workers"), "{error}");

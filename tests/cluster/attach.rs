@@ -91,6 +91,8 @@ fn a_stale_connection_file_is_called_that() {
     let content = fs::read(&file).expect("it runs");
     scheduler.signal(libc::SIGTERM);
     scheduler.end_within(ENDING_MAX).assert_code(143);
+    // (What is left of it would remove the file.)
+    stage.assert_nothing_left();
     write_private(&file, &content);
     for command in ["status", "worker"] {
         stage.run(&mut role(&stage, &file, command)).assert_code(69);

@@ -9,19 +9,27 @@ use serde_json::json;
 use crate::stage::{Stage, dcluster, example};
 
 /// What each example prints once it has verified its result.
-const EXAMPLES: [(&str, &str); 17] = [
+const EXAMPLES: [(&str, &str); 25] = [
     ("as_completed", "39 additions, total 22140"),
     ("attach", "two clients, one run of ice"),
     ("blocking_client", "16 primes in 1000000..1000200"),
     ("branches", "[2, 4, 4, 16, 6, 36, 8, 64, 10, 100]"),
+    ("bulk", "the field came back as it was"),
     ("cancel", "nothing started after the cancel"),
     ("chains", "sum of 256 chains = 98688"),
+    ("copies", "calls of worker-0 ran in 1 process"),
     ("csv_sum", "sum of `x` over 4689790 bytes in 5 parts: 24975000"),
     ("deadly_task", "sum of the others: 79800"),
+    ("exchange", "all distances are right"),
     ("exits", "answer 42"),
     ("future_life", "was cancelled: its holder called `cancel`"),
+    ("heat", "40 steps on 9 blocks, as one process does them"),
+    ("larger_than_memory", "which is right"),
     ("load_process_write", "30 files with 720 rows"),
     ("map_two_inputs", "sums: [2, 1026, 59052, 1048580, 9765630]"),
+    ("matmul", "the product is right"),
+    ("one_copy", "copies on this host: 1.0"),
+    ("persist", "both sums are 499500000"),
     ("rosenbrock", "minimum "),
     ("scatter", "sum of the field: 499999500000"),
     ("tree_sum", "sum of 1024 squares over 10 levels = 357389824"),
@@ -43,9 +51,11 @@ fn check(name: &str, command: impl Fn(&Stage, &Path) -> Command) {
     let (_, line) = EXAMPLES.iter().find(|(example, _)| *example == name).expect("listed");
     let stage = Stage::new();
     let mut command = command(&stage, &example(name));
-    if name == "word_count" {
-        command.arg(tree(&stage));
-    }
+    match name {
+        "persist" => command.args(["--elements", "1000000", "--directory"]).arg(stage.path()),
+        "word_count" => command.arg(tree(&stage)),
+        _ => &mut command,
+    };
     let end = stage.run(&mut command);
     end.assert_code(0);
     assert!(end.output.contains(line), "{}\n{}", end.output, end.errors);
@@ -77,9 +87,14 @@ macro_rules! tests_of {
 }
 
 tests_of! {
-    as_completed attach blocking_client branches cancel chains csv_sum deadly_task exits future_life load_process_write
-    map_two_inputs rosenbrock scatter tree_sum wait_first word_count
+    as_completed attach blocking_client branches bulk cancel chains copies csv_sum deadly_task exchange exits
+    future_life heat larger_than_memory load_process_write map_two_inputs matmul one_copy rosenbrock scatter
+    tree_sum wait_first word_count
 }
+
+// (Its file is HDF5.)
+#[cfg(feature = "hdf5")]
+tests_of! { persist }
 
 /// Two texts and a file that is none.
 fn tree(stage: &Stage) -> PathBuf {

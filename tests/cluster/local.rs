@@ -30,6 +30,20 @@ fn a_program_by_itself_can_have_worker_processes() {
 }
 
 #[test]
+fn values_lie_where_they_are_wanted_and_calls_of_a_worker_that_is_not_there_fail() {
+    let stage = Stage::new();
+    let mut command = stage.command(example("copies"));
+    let end = stage.run(command.arg("4").env("DCLUSTER_WORKERS", "4").env("DCLUSTER_PLACEMENT_WAIT", "1"));
+    end.assert_code(0);
+    for line in
+        ["8 blocks lie on 4 workers", " of 8 blocks moved", "it may run on rank 99 only, and 1 s went by"]
+    {
+        assert!(end.output.contains(line), "{}\n{}", end.output, end.errors);
+    }
+    stage.assert_nothing_left();
+}
+
+#[test]
 fn a_drivers_error_is_1_and_is_printed_once() {
     let stage = Stage::new();
     let end = stage.run(stage.command(example("exits")).arg("error"));

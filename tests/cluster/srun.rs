@@ -4,13 +4,15 @@ use crate::stage::{Actor, ENDING_MAX, PATIENCE, Stage, dcluster, example, pid, s
 
 /// The ranks of one step, as processes with Slurm's variables.
 fn step(stage: &Stage, ranks: u32, words: &[&str]) -> Vec<Actor> {
-    let rank = |rank: u32| {
-        let mut command = stage.command(words[0]);
-        command.args(&words[1..]).env("SLURM_JOB_ID", "7").env("SLURM_STEP_ID", "0");
-        command.env("SLURM_PROCID", rank.to_string()).env("SLURM_NTASKS", ranks.to_string());
-        stage.start(&mut command)
-    };
-    (0..ranks).map(rank).collect()
+    (0..ranks).map(|number| rank(stage, number, ranks, words)).collect()
+}
+
+/// One rank of a step.
+pub(crate) fn rank(stage: &Stage, rank: u32, ranks: u32, words: &[&str]) -> Actor {
+    let mut command = stage.command(words[0]);
+    command.args(&words[1..]).env("SLURM_JOB_ID", "7").env("SLURM_STEP_ID", "0");
+    command.env("SLURM_PROCID", rank.to_string()).env("SLURM_NTASKS", ranks.to_string());
+    stage.start(&mut command)
 }
 
 #[test]

@@ -38,12 +38,14 @@ fn build_example(name: &str) -> PathBuf {
     build.args(["build", "--quiet", "--example", name, "--no-default-features", "--target-dir"]);
     build.arg(profile.parent().expect("in a folder")).current_dir(env!("CARGO_MANIFEST_DIR"));
     // As these tests, or a program of another kind would be put in the place of theirs.
-    match (cfg!(feature = "mpi"), cfg!(feature = "hwloc")) {
-        (true, true) => build.args(["--features", "default"]),
-        (true, false) => build.args(["--features", "mpi"]),
-        (false, true) => build.args(["--features", "hwloc"]),
-        (false, false) => &mut build,
-    };
+    let features = [
+        ("mpi", cfg!(feature = "mpi")),
+        ("hwloc", cfg!(feature = "hwloc")),
+        ("hdf5", cfg!(feature = "hdf5")),
+        ("zarr", cfg!(feature = "zarr")),
+    ];
+    let built_with: Vec<&str> = features.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| *name).collect();
+    build.arg("--features").arg(built_with.join(","));
     if profile.ends_with("release") {
         build.arg("--release");
     }

@@ -73,7 +73,7 @@ fn workers_by_hand_bring_a_library_and_one_with_another_version_is_turned_away()
 
     let turned_away = worker(&other).end_within(ENDING_MAX);
     turned_away.assert_code(71);
-    let said = "only it has dcluster_tasklib::smallest";
+    let said = "it also has dcluster_tasklib::smallest";
     assert!(turned_away.errors.contains(said), "{}", turned_away.errors);
     assert!(scheduler.errors().contains(said), "{}", scheduler.errors());
     for (library, said) in wrong_libraries(stage.path()) {

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dcluster::model::{ClientId, FutureId, TaskId, WorkerId};
+use dcluster::model::{ClientId, Copies, FutureId, TaskId, WorkerId, WorkerName};
 use dcluster::wire::client::{
-    CallOptions, Cancel, ClientOutbox, Outcome, Placed, Scatter, ScatterValue, Submission, ToClientMessage,
+    Arrange, Arrangement, CallOptions, Cancel, ClientOutbox, Outcome, Placed, Scatter, ScatterValue,
+    Submission, ToClientMessage,
 };
 use dcluster::wire::frame::{FrameLimit, FrameReader};
 
@@ -22,9 +23,9 @@ pub(crate) struct Client {
     /// The future that stands for an entry, if one is held that was not cancelled.
     latest: BTreeMap<Entry, FutureId>,
     next_future: u32,
-    next_cancel: u32,
-    /// Cancels that are not acknowledged.
-    pub(crate) cancels: BTreeSet<u32>,
+    next_request: u32,
+    /// Cancels and arrangements that are not answered.
+    pub(crate) requests: BTreeSet<u32>,
     /// Of 100 futures that are done, so many are given back at once.
     turnover_percent: u64,
     /// Values to ask workers for.
@@ -62,8 +63,8 @@ impl Client {
             futures: BTreeMap::new(),
             latest: BTreeMap::new(),
             next_future: 0,
-            next_cancel: 0,
-            cancels: BTreeSet::new(),
+            next_request: 0,
+            requests: BTreeSet::new(),
             turnover_percent,
             fetches: Vec::new(),
             puts: Vec::new(),
@@ -85,11 +86,12 @@ impl Client {
                     self.watch(future);
                 }
             }
-            48..70 => {
+            48..66 => {
                 for future in self.some(random, |held| held.state != State::Announced) {
                     self.release(future);
                 }
             }
+            66..70 => self.arrange_some(random),
             70..77 => drop(self.cancel_some(random)),
             77..84 => {
                 for future in self.some(random, |held| held.state == State::Failed) {
@@ -122,7 +124,7 @@ impl Client {
                     placed.iter().for_each(|placed| self.placed(catalogue, placed));
                 }
                 ToClientMessage::Reply(number, _) => {
-                    assert!(self.cancels.remove(&number), "cancel {number} is acknowledged once");
+                    assert!(self.requests.remove(&number), "request {number} is answered once");
                 }
                 other => panic!("unexpected {other:?}"),
             }
@@ -156,10 +158,18 @@ impl Client {
         }
     }
 
-    /// A value did not reach its worker: the scatter fails, and its futures are dropped.
-    pub(crate) fn put_failed(&mut self, future: FutureId) {
-        if self.futures.contains_key(&future) {
-            self.release(future);
+    /// A value did not reach its worker: it is sent to another, or the scatter is given up and its futures are dropped.
+    pub(crate) fn put_failed(
+        &mut self,
+        random: &mut Random,
+        future: FutureId,
+        task: TaskId,
+        worker: WorkerId,
+    ) {
+        match self.futures.get(&future).map(|held| held.state) {
+            Some(State::Announced) if random.chance(80) => self.outbox.unreachable(future, task, worker),
+            Some(_) => self.release(future),
+            None => {}
         }
     }
 
@@ -206,14 +216,23 @@ impl Client {
         if spec.behaviour == Behaviour::Scattered {
             held.state = State::Announced;
             let value = ScatterValue { future, key: spec.key, nbytes: spec.nbytes };
-            self.outbox.scatter(&Scatter { values: vec![value], workers: Vec::new() });
+            self.outbox.scatter(&Scatter {
+                values: vec![value],
+                workers: Vec::new(),
+                allow_other_workers: false,
+                type_name: "Vec".to_owned(),
+            });
         } else {
             let arguments = catalogue.arguments(entry);
             self.outbox.submit(&Submission {
                 future,
                 key: spec.key,
                 function: spec.function,
-                options: CallOptions { priority: spec.priority, retries: spec.retries },
+                options: CallOptions {
+                    priority: spec.priority,
+                    retries: spec.retries,
+                    placement: spec.placement.clone(),
+                },
                 name: None,
                 arguments: &arguments,
                 inputs,
@@ -247,11 +266,37 @@ impl Client {
             self.forget_latest(*entry, *future);
         }
         let force = random.chance(25);
-        let number = self.next_cancel;
-        self.next_cancel += 1;
-        self.cancels.insert(number);
+        let number = self.request();
         self.outbox.cancel(&Cancel { number, futures, force, reason: "no longer needed".to_owned() });
         entries
+    }
+
+    /// Wants copies of a few values, or moves.
+    fn arrange_some(&mut self, random: &mut Random) {
+        let mut futures = self.some(random, |_| true);
+        let name = |random: &mut Random| match random.below(3) {
+            0 => WorkerName::Id(WorkerId(random.below(8) as u32)),
+            1 => WorkerName::Rank(random.between(1, 5) as u32),
+            _ => WorkerName::Host(format!("host-{}", random.below(3))),
+        };
+        let how = match random.below(6) {
+            0 => Arrangement::Copies(Copies::Everywhere),
+            1 => Arrangement::Copies(Copies::On((0..random.below(4)).map(|_| name(random)).collect())),
+            2..4 => Arrangement::Copies(Copies::Number(random.below(6) as u32)),
+            _ => Arrangement::Even,
+        };
+        if how == Arrangement::Even && random.chance(50) {
+            futures.clear();
+        }
+        let number = self.request();
+        self.outbox.arrange(&Arrange { number, futures, how });
+    }
+
+    fn request(&mut self) -> u32 {
+        let number = self.next_request;
+        self.next_request += 1;
+        self.requests.insert(number);
+        number
     }
 
     /// A few of the futures that fit.

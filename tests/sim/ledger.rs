@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dcluster::model::error::{ErrorKind, TaskError};
-use dcluster::model::{ClientId, FutureId, TaskId, WorkerId};
+use dcluster::model::{ClientId, FutureId, Others, Placement, TaskId, WorkerId, WorkerName};
 use dcluster::wire::client::{Cancel, Outcome, Placed, Submission};
 use dcluster::wire::worker::{Assignment, Caution};
 
@@ -48,12 +48,20 @@ pub(crate) struct Ledger {
     /// Per entry: how many of these the scheduler has to count.
     toll: Vec<u32>,
     stops: Stops,
+    /// Workers that have died, whether or not the scheduler knows.
+    dead: BTreeSet<WorkerId>,
+    /// Workers that have joined, with their ranks and hosts.
+    seats: BTreeMap<WorkerId, (Option<u32>, String)>,
+    /// Per entry: whether at some time no worker was there that it may run on.
+    had_no_worker: Vec<bool>,
     /// The copy that a client could not fetch, while the scheduler books that.
     pub(crate) doubted: Option<(WorkerId, TaskId)>,
     /// Per entry: runs that ended in an error, or the worker's death.
     pub(crate) bad_runs: Vec<u32>,
     /// Whether a value may have been lost.
     pub(crate) is_lossy: bool,
+    /// Values that somebody came to want after their last use.
+    pub(crate) remade: u64,
     /// Tasks that ran.
     pub(crate) runs: u64,
     /// Assignments taken back for good.
@@ -62,6 +70,18 @@ pub(crate) struct Ledger {
     pub(crate) refollowed: u64,
     /// Cancels acknowledged.
     pub(crate) acknowledged: u64,
+    /// Copies that workers were asked to get, and that have not come.
+    acquiring: BTreeSet<(WorkerId, TaskId)>,
+    /// How many there were.
+    pub(crate) acquired: u64,
+    /// Requests for copies that came true.
+    pub(crate) replicated: u64,
+    /// Values that were moved.
+    pub(crate) moved: u64,
+    /// Assignments of tasks that may run on certain workers only.
+    pub(crate) bound: u64,
+    /// Failures because there was no such worker.
+    pub(crate) without_worker: u64,
     /// Failures told that blame a task for its workers' deaths.
     pub(crate) blamed: u64,
 }
@@ -113,13 +133,23 @@ impl Ledger {
             deaths: vec![Vec::new(); len],
             toll: vec![0; len],
             stops: Stops::default(),
+            dead: BTreeSet::new(),
+            seats: BTreeMap::new(),
+            had_no_worker: vec![true; len],
             doubted: None,
             bad_runs: vec![0; len],
             is_lossy: false,
+            remade: 0,
             runs: 0,
             abandoned: 0,
             refollowed: 0,
             acknowledged: 0,
+            acquiring: BTreeSet::new(),
+            acquired: 0,
+            replicated: 0,
+            moved: 0,
+            bound: 0,
+            without_worker: 0,
             blamed: 0,
         }
     }
@@ -164,15 +194,36 @@ impl Ledger {
         assert!(before.is_none(), "{} names a value that was sent before", placed.task);
     }
 
-    /// A worker says that it has a copy.
+    /// A worker says that it has a copy. It may have died since.
     pub(crate) fn holds(&mut self, worker: WorkerId, task: TaskId) {
-        if let Some(copies) = self.copies.get_mut(&task) {
+        self.acquiring.remove(&(worker, task));
+        if let Some(copies) = self.copies.get_mut(&task)
+            && !self.dead.contains(&worker)
+        {
             copies.has_arrived |= copies.workers.contains(&worker);
             copies.workers.insert(worker);
         }
     }
 
-    /// A copy is dropped, or was not handed out.
+    /// The scheduler asks a worker to get a copy.
+    pub(crate) fn acquires(&mut self, worker: WorkerId, task: TaskId) {
+        self.acquired += 1;
+        self.acquiring.insert((worker, task));
+        let has_it = self.copies.get(&task).is_some_and(|copies| copies.workers.contains(&worker));
+        assert!(!has_it, "{worker} is to get a copy of {task}, and has one");
+    }
+
+    /// The scheduler tells a client what became of copies and moves that it asked for.
+    pub(crate) fn arranged(&mut self, answer: &Result<String, String>) {
+        let Ok(text) = answer else { return };
+        let summary: serde_json::Value = serde_json::from_str(text).expect("answers are JSON");
+        match summary["moved"].as_u64() {
+            Some(moved) => self.moved += moved,
+            None => self.replicated += 1,
+        }
+    }
+
+    /// A copy was not handed out.
     pub(crate) fn endangered(&mut self, task: TaskId) {
         if let Some(copies) = self.copies.get(&task) {
             self.may_be_lost[copies.entry] = true;
@@ -182,8 +233,11 @@ impl Ledger {
     /// A worker is about to be gone with what it has; the scheduler may hear of that from others first.
     pub(crate) fn worker_dies(&mut self, worker: WorkerId) {
         self.is_lossy = true;
-        for copies in self.copies.values().filter(|copies| copies.workers.contains(&worker)) {
-            self.may_be_lost[copies.entry] = true;
+        self.dead.insert(worker);
+        for copies in self.copies.values_mut() {
+            if copies.workers.remove(&worker) && copies.workers.is_empty() {
+                self.may_be_lost[copies.entry] = true;
+            }
         }
     }
 
@@ -237,7 +291,15 @@ impl Ledger {
         self.cancelled.retain(|(owner, _)| *owner != client);
     }
 
+    pub(crate) fn worker_joined(&mut self, worker: WorkerId, rank: Option<u32>, host: &str) {
+        self.seats.insert(worker, (rank, host.to_owned()));
+    }
+
     pub(crate) fn worker_left(&mut self, worker: WorkerId, planned: bool) {
+        self.seats.remove(&worker);
+        for entry in 0..self.had_no_worker.len() {
+            self.had_no_worker[entry] |= !self.seats.keys().any(|worker| self.is_permitted(entry, *worker));
+        }
         self.worker_dies(worker);
         for ((_, task), open) in self.open.extract_if(.., |(on, _), _| *on == worker) {
             if planned || self.current.get(&open.entry) != Some(&(worker, task)) {
@@ -261,6 +323,11 @@ impl Ledger {
             !self.made.contains(&task),
             "{task} is assigned after it was made: what is made again has another id"
         );
+        assert!(
+            self.is_permitted(entry, worker),
+            "entry {entry} is assigned to {worker}, which it does not name"
+        );
+        self.bound += u64::from(self.is_restricted(entry));
         self.count_followed_again(entry, task);
         self.assignments += 1;
         self.assigned_at[entry] = self.assignments;
@@ -301,9 +368,24 @@ impl Ledger {
         self.stops.acknowledge(client, number);
     }
 
-    /// A holder may drop its copy. On a client's word it is the one that the client asked for.
-    pub(crate) fn freed(&self, worker: WorkerId, task: TaskId) {
-        assert!(self.doubted.is_none_or(|copy| copy == (worker, task)), "a good copy of {task} is dropped");
+    /// A worker says that its copy is gone.
+    pub(crate) fn lost(&mut self, worker: WorkerId, task: TaskId) {
+        if let Some(copies) = self.copies.get_mut(&task) {
+            copies.workers.remove(&worker);
+        }
+    }
+
+    /// A holder is to drop its copy. On a client's word it is the one that the client asked for.
+    pub(crate) fn freed(&mut self, worker: WorkerId, task: TaskId) {
+        let is_there = !self.acquiring.remove(&(worker, task));
+        let is_doubted = self.doubted.is_none_or(|copy| copy == (worker, task));
+        assert!(is_doubted || !is_there, "a good copy of {task} is dropped");
+        if let Some(copies) = self.copies.get_mut(&task)
+            && copies.workers.remove(&worker)
+            && copies.workers.is_empty()
+        {
+            self.may_be_lost[copies.entry] = true;
+        }
     }
 
     /// A worker's report of a result has arrived. What an abandoned assignment has made counts for nothing.
@@ -368,10 +450,12 @@ impl Ledger {
             (ErrorKind::Error, Behaviour::Fails(runs)) => runs > u32::from(spec.retries),
             (ErrorKind::UnknownFunction, Behaviour::Unknown) => true,
             (ErrorKind::WorkersDied { workers }, _) => self.are_its_deaths(root, workers),
+            (ErrorKind::NoValidWorker, _) => self.is_restricted(root) && self.had_no_worker[root],
             (ErrorKind::DataLost { .. }, Behaviour::Scattered) => self.may_be_lost[root],
             _ => false,
         };
         assert!(is_allowed, "entry {entry} fails for {root} ({spec:?}): {error}");
+        self.without_worker += u64::from(error.kind == ErrorKind::NoValidWorker);
         self.blamed += u64::from(matches!(error.kind, ErrorKind::WorkersDied { .. }));
     }
 
@@ -386,6 +470,26 @@ impl Ledger {
             && distinct.len() == workers.len()
             && ran(0).is_some()
             && (1..workers.len()).all(|place| ran(place) == Some(Ran::Yes))
+    }
+
+    fn is_restricted(&self, entry: Entry) -> bool {
+        let placement = self.catalogue.specs[entry].placement.as_deref();
+        placement.is_some_and(|placement| placement.others() == Others::Refused)
+    }
+
+    /// Whether the entry may run on the worker, which is there.
+    fn is_permitted(&self, entry: Entry, worker: WorkerId) -> bool {
+        let (rank, host) = &self.seats[&worker];
+        match self.catalogue.specs[entry].placement.as_deref() {
+            Some(Placement::On { workers, others: Others::Refused }) => {
+                workers.iter().any(|name| match name {
+                    WorkerName::Id(id) => *id == worker,
+                    WorkerName::Rank(named) => Some(*named) == *rank,
+                    WorkerName::Host(named) => named == host,
+                })
+            }
+            _ => true,
+        }
     }
 
     /// Whether a client refers to the entry, or to anything made from it.

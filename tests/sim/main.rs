@@ -6,10 +6,13 @@
 
 mod client;
 mod ledger;
+mod memory;
 mod network;
+mod plan;
 mod random;
 mod scheduler;
 mod stops;
+mod summary;
 mod worker;
 mod workload;
 mod world;
@@ -17,7 +20,8 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use self::world::{Summary, World};
+use self::summary::Summary;
+use self::world::World;
 
 /// Seeds that are run unless `SIM_SEEDS` says otherwise.
 const SEEDS: u64 = 300;
@@ -47,7 +51,10 @@ fn sim_random_clusters_keep_every_promise() {
     println!("{seeds} seeds: {sum:?}");
     let failed: Vec<u64> = outcomes.into_iter().filter_map(Result::err).collect();
     assert!(failed.is_empty(), "{} of {seeds} seeds fail: {failed:?}", failed.len());
+    assert!(seeds < SEEDS || sum.spills > 0 && sum.pauses > 0, "memory is never short: {sum:?}");
     // What no single seed has to show.
+    assert!(seeds < SEEDS || (sum.replicated > 0 && sum.moved > 0), "no value is copied or moved: {sum:?}");
+    assert!(seeds < SEEDS || sum.without_worker > 0, "no call waits in vain for a worker: {sum:?}");
     assert!(seeds < SEEDS || sum.refollowed > 0, "no follower that was given back is sent again: {sum:?}");
 }
 

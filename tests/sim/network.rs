@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BinaryHeap};
 
 use dcluster::model::{ClientId, FutureId, TaskId, WorkerId};
-use dcluster::worker::core::ThreadId;
+use dcluster::worker::core::memory::Ticket;
+use dcluster::worker::core::{PutId, ThreadId};
 
 use super::random::Random;
 use super::workload::Entry;
@@ -35,8 +36,18 @@ pub(crate) enum Event {
     Answer { asker: Asker, holder: WorkerId, task: TaskId, value: Option<Stored> },
     /// A client's value reaches a worker.
     Put { client: ClientId, future: FutureId, worker: WorkerId, task: TaskId, value: Stored },
+    /// A worker has received a client's value for which it had room.
+    PutEnds { worker: WorkerId, put: PutId },
+    /// A worker lets a client's value wait no longer.
+    PutHurries { worker: WorkerId, put: PutId },
     /// A client's value did not reach the worker.
-    PutFailed { client: ClientId, future: FutureId },
+    PutFailed { client: ClientId, future: FutureId, worker: WorkerId, task: TaskId },
+    /// A worker's disk has taken a value, or not.
+    Spilled { worker: WorkerId },
+    /// A worker has read a value from disk.
+    Unspilled { worker: WorkerId, task: TaskId, ticket: Ticket },
+    /// A worker looks at what its process uses.
+    Sampled { worker: WorkerId },
     /// A client does something.
     Act { client: ClientId },
     /// A worker starts.

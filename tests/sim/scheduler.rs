@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dcluster::model::{ClientId, FutureId, TaskId, Tick, WorkerId};
 use dcluster::scheduler::core::recover::Departure;
-use dcluster::scheduler::core::{Effects, SchedulerCore, Tuning};
+use dcluster::scheduler::core::{Effects, SchedulerCore, Seat, Tuning};
 use dcluster::wire::client::{ClientMessage, FutureReader, Outcome, Placed, ToClientOutbox};
 use dcluster::wire::frame::{FrameLimit, FrameReader};
 use dcluster::wire::worker::{Assignment, TaskReader, ToWorkerOutbox, WorkerMessage};
@@ -136,6 +136,9 @@ impl Scheduler {
                 core.cancel(client, &cancel, desk).expect("clients keep the rules");
                 desk.ledger.has_cancelled(client, &cancel);
             }
+            ClientMessage::Arrange(arrange) => {
+                core.arrange(client, arrange, desk).expect("clients keep the rules");
+            }
             ClientMessage::Scatter(scatter) => {
                 for value in &scatter.values {
                     desk.ledger.scattered(client, value.future, Catalogue::of_key(value.key));
@@ -162,8 +165,10 @@ impl Scheduler {
         let desk = &mut Desk { post: &mut self.post, ledger };
         match message {
             WorkerMessage::Join(join) => {
+                desk.ledger.worker_joined(worker, join.rank, &join.host);
                 let functions = join.functions.into_iter().map(|function| (function.id, function.name));
-                core.worker_joined(worker, &join.host, join.threads, functions, desk);
+                let seat = Seat { host: &join.host, rank: join.rank, threads: join.threads };
+                core.worker_joined(worker, seat, functions, desk);
             }
             WorkerMessage::Finished(mut reports) => {
                 while let Some(report) = reports.next_finished().expect("batches are sound") {
@@ -196,12 +201,26 @@ impl Scheduler {
                     core.holds(worker, task, nbytes, desk);
                 }
             }
+            WorkerMessage::Missed(mut tasks) => each_task(&mut tasks, |task| {
+                core.missed(worker, task, desk);
+            }),
             WorkerMessage::Unavailable(mut pairs) => {
+                let before = core.totals().recomputed;
                 while let Some((task, holder)) = pairs.next_pair().expect("batches are sound") {
                     core.unavailable(task, WorkerId(holder as u32), desk);
                 }
+                desk.ledger.remade += core.totals().recomputed - before;
             }
-            WorkerMessage::Metrics(_) => {}
+            WorkerMessage::Lost(mut tasks) => {
+                let before = core.totals().recomputed;
+                each_task(&mut tasks, |task| {
+                    desk.ledger.lost(worker, task);
+                    core.lost(worker, task, desk);
+                });
+                desk.ledger.remade += core.totals().recomputed - before;
+            }
+            WorkerMessage::Pressure(pressure) => core.pressure(worker, pressure, desk),
+            WorkerMessage::Metrics(_) | WorkerMessage::Moved(_) => {}
         }
     }
 }
@@ -238,8 +257,12 @@ impl Effects for Desk<'_> {
         self.worker(worker).fence(number);
     }
 
+    fn acquire(&mut self, worker: WorkerId, task: TaskId, nbytes: u64, holders: &[WorkerId]) {
+        self.ledger.acquires(worker, task);
+        self.worker(worker).acquire(task, nbytes, holders);
+    }
+
     fn free(&mut self, worker: WorkerId, task: TaskId) {
-        self.ledger.endangered(task);
         self.ledger.freed(worker, task);
         self.worker(worker).free(task);
     }
@@ -262,6 +285,13 @@ impl Effects for Desk<'_> {
         self.ledger.acknowledged(client, number);
         let outbox = self.post.clients.get_mut(&client).expect("nothing is said to a client that left");
         outbox.reply(number, &Ok(String::new()));
+        self.post.with_mail.push(Node::Client(client));
+    }
+
+    fn answer(&mut self, client: ClientId, number: u32, answer: &Result<String, String>) {
+        self.ledger.arranged(answer);
+        let outbox = self.post.clients.get_mut(&client).expect("nothing is said to a client that left");
+        outbox.reply(number, answer);
         self.post.with_mail.push(Node::Client(client));
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! Every client takes its calls from the same catalogue, so equal keys meet. An entry's inputs stand before it.
 
-use dcluster::model::{FunctionId, Key};
+use std::sync::Arc;
+
+use dcluster::model::{FunctionId, Key, Others, Placement, WorkerId, WorkerName};
 
 use super::random::{Random, mix};
 
@@ -10,6 +12,9 @@ use super::random::{Random, mix};
 pub(crate) const FUNCTIONS: u64 = 3;
 /// A function that no worker has.
 const UNKNOWN_FUNCTION: FunctionId = FunctionId(99);
+
+/// Workers have ranks from 1 to this, again and again.
+pub(crate) const RANKS: u64 = 5;
 
 /// An index into the catalogue.
 pub(crate) type Entry = usize;
@@ -35,6 +40,8 @@ pub(crate) struct Spec {
     pub(crate) duration_us: u64,
     pub(crate) priority: i32,
     pub(crate) retries: u16,
+    /// Where it may or should run.
+    pub(crate) placement: Option<Arc<Placement>>,
     /// Bytes of arguments beyond the entry's number.
     pub(crate) padding: usize,
 }
@@ -63,21 +70,32 @@ pub(crate) struct Mix {
     pub(crate) scattered_percent: u64,
     /// Entries whose value may be too large to travel with a report.
     pub(crate) large_percent: u64,
+    /// Calls that name workers.
+    pub(crate) bound_percent: u64,
+    /// How many workers there may be.
+    pub(crate) workers: u64,
+    /// Binary logarithm of the shortest run time in microseconds.
+    pub(crate) duration_log2_min: u64,
+    /// What parts of the catalogue look like.
+    pub(crate) shapes: &'static [Shape],
 }
 
 /// How the entries of a part of the catalogue depend on each other.
-#[derive(Clone, Copy)]
-enum Shape {
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Shape {
     Chain,
     Tree,
     FanOut,
     Diamonds,
     Random,
     Independent,
+    /// A chain, of which each link takes an entry of its own besides.
+    Ladder,
 }
 
-const SHAPES: [Shape; 6] =
-    [Shape::Chain, Shape::Tree, Shape::FanOut, Shape::Diamonds, Shape::Random, Shape::Independent];
+/// Those of most catalogues.
+pub(crate) const SHAPES: &[Shape] =
+    &[Shape::Chain, Shape::Tree, Shape::FanOut, Shape::Diamonds, Shape::Random, Shape::Independent];
 
 impl Catalogue {
     /// A catalogue of `len` entries.
@@ -86,7 +104,7 @@ impl Catalogue {
         while catalogue.specs.len() < len {
             let first = catalogue.specs.len();
             let part = random.between(1, (len - first) as u64) as usize;
-            let shape = random.pick(&SHAPES);
+            let shape = random.pick(mix.shapes);
             for place in 0..part {
                 let inputs = catalogue.inputs(random, shape, first, place);
                 catalogue.push(random, inputs, mix);
@@ -153,7 +171,8 @@ impl Catalogue {
                 // The same input may come up twice.
                 (0..count).map(|_| (near + random.below(all - near)) as Entry).collect()
             }
-            Shape::Independent => Vec::new(),
+            Shape::Ladder if place.is_multiple_of(2) => vec![before(1), before(2)],
+            Shape::Ladder | Shape::Independent => Vec::new(),
         }
     }
 
@@ -188,9 +207,12 @@ impl Catalogue {
             behaviour,
             value,
             nbytes: if !random.chance(percent.large_percent) { 8 } else { 1 << random.between(12, 28) },
-            duration_us: 1 << random.below(15),
+            duration_us: 1 << random.between(percent.duration_log2_min, 14),
             priority: if random.chance(80) { 0 } else { random.between(0, 4) as i32 - 2 },
             retries: random.pick(&[0, 0, 1, 2]),
+            placement: random
+                .chance(percent.bound_percent)
+                .then(|| placement(random, entry, percent.workers)),
             padding: random.pick(&[0, 4, 100]),
         });
     }
@@ -206,6 +228,25 @@ impl Spec {
     pub(crate) fn run(&self, entry: Entry, inputs: &[u64]) -> u64 {
         inputs.iter().fold(mix(entry as u64 + 1), |value, input| result(value, *input))
     }
+}
+
+/// Names of workers that there may be, or a share of them all.
+fn placement(random: &mut Random, entry: Entry, workers: u64) -> Arc<Placement> {
+    if random.chance(30) {
+        return Arc::new(Placement::Share {
+            index: entry as u32,
+            of: entry as u32 + random.between(0, 20) as u32,
+        });
+    }
+    let name = |random: &mut Random| match random.below(40) {
+        0 => WorkerName::Rank(RANKS as u32 + 1),
+        1..12 => WorkerName::Id(WorkerId(random.below(workers) as u32)),
+        12..20 => WorkerName::Host(format!("host-{}", random.below(workers.div_ceil(4)))),
+        _ => WorkerName::Rank(random.between(1, workers.min(RANKS)) as u32),
+    };
+    let len = if random.chance(3) { 0 } else { random.between(1, 3) };
+    let workers = (0..len).map(|_| name(random)).collect();
+    Arc::new(Placement::On { workers, others: random.pick(&[Others::Refused, Others::Allowed]) })
 }
 
 fn result(value: u64, input: u64) -> u64 {

@@ -12,121 +12,46 @@ use dcluster::worker::core::ThreadId;
 use super::client::Client;
 use super::ledger::Ledger;
 use super::network::{Asker, Event, Network, Node, Stored};
+use super::plan::Plan;
 use super::random::Random;
 use super::scheduler::Scheduler;
-use super::worker::{Start, Worker};
-use super::workload::{Behaviour, Catalogue, Entry, Mix};
-
-/// What a run came to.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Summary {
-    pub(crate) events: u64,
-    pub(crate) runs: u64,
-    pub(crate) recomputed: u64,
-    pub(crate) stolen: u64,
-    pub(crate) submitted: u64,
-    pub(crate) abandoned: u64,
-    pub(crate) refollowed: u64,
-    pub(crate) acknowledged: u64,
-    pub(crate) blamed: u64,
-}
-
-/// How much of what there is.
-#[derive(Debug)]
-struct Plan {
-    workers: u64,
-    threads_max: u64,
-    clients: u64,
-    calm_at_us: u64,
-    actions_max: u64,
-    /// Of 100 futures that are done, so many are given back at once.
-    turnover_percent: u64,
-    leaves: u64,
-    /// Of 100 fetches, so many fail for no reason.
-    flaky_percent: u64,
-    mail_us_max: u64,
-}
+use super::summary::Summary;
+use super::worker::{Incoming, Start, Worker};
+use super::workload::{Behaviour, Entry};
 
 /// Everything.
 #[derive(Debug)]
 pub(crate) struct World {
-    plan: Plan,
-    random: Random,
-    network: Network,
+    pub(super) plan: Plan,
+    pub(super) random: Random,
+    pub(super) network: Network,
     scheduler: Scheduler,
-    workers: BTreeMap<WorkerId, Worker>,
+    pub(super) workers: BTreeMap<WorkerId, Worker>,
     clients: BTreeMap<ClientId, Client>,
-    ledger: Ledger,
+    pub(super) ledger: Ledger,
     next_worker: u32,
     next_client: u32,
     /// Connections whose writer is about to write.
     flushing: BTreeSet<(Node, Node)>,
     is_placing: bool,
-    is_calm: bool,
+    /// When the scheduler places though nothing happens.
+    deadline_us: Option<u64>,
+    pub(super) is_calm: bool,
     events: u64,
-}
-
-impl Summary {
-    pub(crate) fn plus(self, other: &Self) -> Self {
-        Self {
-            events: self.events + other.events,
-            runs: self.runs + other.runs,
-            recomputed: self.recomputed + other.recomputed,
-            stolen: self.stolen + other.stolen,
-            submitted: self.submitted + other.submitted,
-            abandoned: self.abandoned + other.abandoned,
-            refollowed: self.refollowed + other.refollowed,
-            acknowledged: self.acknowledged + other.acknowledged,
-            blamed: self.blamed + other.blamed,
-        }
-    }
-}
-
-impl Plan {
-    fn new(random: &mut Random) -> Self {
-        let workers = match random.below(1000) {
-            0..600 => random.between(1, 3),
-            600..900 => random.between(4, 10),
-            900..980 => random.between(11, 50),
-            980..997 => random.between(51, 200),
-            _ => 1000,
-        };
-        let is_faulty = random.chance(70);
-        Self {
-            workers,
-            threads_max: random.pick(&[1, 2, 8]),
-            clients: random.between(1, 4),
-            calm_at_us: random.pick(&[20_000, 50_000, 200_000]),
-            actions_max: random.pick(&[20, 200, 400]),
-            turnover_percent: random.pick(&[0, 30, 90]),
-            leaves: if is_faulty { random.pick(&[1, 3, 10, 30]) + workers / 8 } else { 0 },
-            flaky_percent: if is_faulty { random.pick(&[0, 0, 5]) } else { 0 },
-            mail_us_max: random.pick(&[1, 100, 2000]),
-        }
-    }
+    /// Workers that are about to look at their memory.
+    pub(super) watching: BTreeSet<WorkerId>,
 }
 
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let random = &mut random;
-        let plan = Plan::new(random);
-        let len = match random.below(10) {
-            0..3 => random.between(1, 6),
-            3..7 => random.between(5, 30),
-            7..9 => random.between(30, 100),
-            _ => random.between(100, 400),
-        };
-        let trouble = random.pick(&[0, 0, 5, 20]);
-        let mix = Mix {
-            trouble_percent: trouble,
-            scattered_percent: random.pick(&[0, 20, 80]),
-            large_percent: random.pick(&[0, 50, 100]),
-        };
-        let catalogue = Catalogue::new(random, len as usize, &mix);
+        let plan = Plan::new(seed, random);
+        let catalogue = plan.catalogue(random);
         let tuning = Tuning {
             round_trip_us: random.pick(&[50, 500, 5000]),
             depth_max: random.pick(&[1, 4, 64]),
+            placement_wait_us: random.pick(&[1_000, 100_000, 10_000_000]),
             seed: random.next(),
             ..Tuning::default()
         };
@@ -141,8 +66,10 @@ impl World {
             next_client: 0,
             flushing: BTreeSet::new(),
             is_placing: false,
+            deadline_us: None,
             is_calm: false,
             events: 0,
+            watching: BTreeSet::new(),
             plan,
         };
         world.begin();
@@ -180,7 +107,14 @@ impl World {
             abandoned: self.ledger.abandoned,
             refollowed: self.ledger.refollowed,
             acknowledged: self.ledger.acknowledged,
+            bound: self.ledger.bound,
+            acquired: self.ledger.acquired,
+            replicated: self.ledger.replicated,
+            moved: self.ledger.moved,
+            without_worker: self.ledger.without_worker,
             blamed: self.ledger.blamed,
+            spills: self.workers.values().map(|worker| worker.floor.spills).sum(),
+            pauses: self.workers.values().map(|worker| worker.floor.pauses).sum(),
         }
     }
 
@@ -194,6 +128,11 @@ impl World {
         for _ in 0..self.plan.clients {
             let at = if self.random.chance(50) { 0 } else { self.random.below(calm_at_us) };
             self.network.after(at, Event::Connect);
+        }
+        for _ in 0..self.plan.workers.min(20) {
+            let at = self.random.below(calm_at_us);
+            let worker = WorkerId(self.random.below(self.plan.workers) as u32);
+            self.network.after(at, Event::Sampled { worker });
         }
         for _ in 0..self.plan.leaves {
             let at = self.random.below(calm_at_us);
@@ -216,7 +155,7 @@ impl World {
 
     fn run_until_quiet(&mut self, what: &str) {
         let entries = self.ledger.catalogue.specs.len() as u64;
-        let mut calm_events_left = 20_000 + 1000 * entries + 200 * self.plan.workers;
+        let mut calm_events_left = 20_000 + 1000 * entries + 400 * self.plan.workers;
         loop {
             while let Some(event) = self.network.next() {
                 if self.is_calm {
@@ -243,6 +182,7 @@ impl World {
         if self.workers.is_empty() {
             self.network.after(0, Event::Join);
         }
+        self.watch_all();
         let clients: Vec<_> = self.clients.keys().copied().collect();
         for client in clients {
             self.clients.get_mut(&client).expect("just listed").watch_all();
@@ -276,6 +216,7 @@ impl World {
                 self.scheduler.place(self.network.now, &mut self.ledger);
                 self.deliver_mail();
                 self.scheduler.core.check_progress();
+                self.place_in_time();
             }
             Event::RunEnds { worker, thread, task, entry, duration_us } => {
                 self.run_ends(worker, thread, task, entry, duration_us);
@@ -303,13 +244,18 @@ impl World {
             Event::Put { client, future, worker, task, value } => {
                 self.put(client, future, worker, task, value)
             }
-            Event::PutFailed { client, future } => {
+            Event::PutEnds { worker, put } => self.with_worker(worker, |worker| worker.put_ends(put)),
+            Event::PutHurries { worker, put } => self.with_worker(worker, |worker| worker.put_hurries(put)),
+            Event::PutFailed { client, future, worker, task } => {
                 self.ledger.is_lossy = true;
                 if let Some(client) = self.clients.get_mut(&client) {
-                    client.put_failed(future);
+                    client.put_failed(&mut self.random, future, task, worker);
                 }
                 self.after_client(client);
             }
+            Event::Spilled { worker } => self.spilled(worker),
+            Event::Unspilled { worker, task, ticket } => self.unspilled(worker, task, ticket),
+            Event::Sampled { worker } => self.sampled(worker),
             Event::Act { client } => self.act(client),
             Event::Join => self.join(),
             Event::Leave { worker, planned } => self.leave(worker, planned),
@@ -333,15 +279,16 @@ impl World {
         let id = WorkerId(self.next_worker);
         self.next_worker += 1;
         let threads = self.random.between(1, self.plan.threads_max) as u32;
-        self.workers.insert(id, Worker::new(id, threads));
+        self.workers.insert(id, Worker::new(id, threads, self.plan.memory_bytes_max));
         self.scheduler.accept(Node::Worker(id));
         self.flush_soon(Node::Worker(id), Node::Scheduler);
     }
 
     /// A worker's end. What it wrote last may be lost with it, unless it leaves as planned.
     fn leave(&mut self, worker: WorkerId, planned: bool) {
-        if self.workers.remove(&worker).is_none() {
-            return;
+        let Some(left) = self.workers.remove(&worker) else { return };
+        for Incoming { client, future, task, .. } in left.floor.puts.into_values() {
+            self.network.apart(&mut self.random, Event::PutFailed { client, future, worker, task });
         }
         self.ledger.worker_dies(worker);
         let (peer, closed) = (Node::Worker(worker), Event::Closed { peer: Node::Worker(worker), planned });
@@ -377,13 +324,14 @@ impl World {
     fn put(&mut self, client: ClientId, future: FutureId, worker: WorkerId, task: TaskId, value: Stored) {
         let is_lost = !self.is_calm && self.random.chance(self.plan.flaky_percent);
         if !is_lost && self.workers.contains_key(&worker) {
-            return self.with_worker(worker, |worker| worker.put(task, value));
+            let incoming = Incoming { client, future, task, value };
+            return self.with_worker(worker, |worker| worker.expect_put(incoming));
         }
-        self.network.apart(&mut self.random, Event::PutFailed { client, future });
+        self.network.apart(&mut self.random, Event::PutFailed { client, future, worker, task });
     }
 
     /// Lets something happen to a worker, and does what it then asks for.
-    fn with_worker(&mut self, id: WorkerId, event: impl FnOnce(&mut Worker)) {
+    pub(super) fn with_worker(&mut self, id: WorkerId, event: impl FnOnce(&mut Worker)) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         event(worker);
         worker.check();
@@ -397,6 +345,7 @@ impl World {
             let ask = Event::Ask { asker: Asker::Worker(id), holder, task };
             self.network.apart(&mut self.random, ask);
         }
+        self.after_memory(id);
         self.flush_soon(Node::Worker(id), Node::Scheduler);
     }
 
@@ -454,6 +403,17 @@ impl World {
         if self.random.chance(20) {
             self.deliver_mail();
         }
+    }
+
+    /// Has the scheduler place at its next deadline.
+    fn place_in_time(&mut self) {
+        let deadline_us = self.scheduler.core.next_deadline().map(|deadline| deadline.0);
+        if let Some(at) = deadline_us
+            && deadline_us != self.deadline_us
+        {
+            self.network.after(at - self.network.now, Event::Place);
+        }
+        self.deadline_us = deadline_us;
     }
 
     fn deliver_mail(&mut self) {
@@ -515,10 +475,11 @@ impl World {
             assert_eq!(summary.held_bytes, stored.iter().map(|(_, stored)| stored.nbytes).sum::<u64>());
         }
         for (id, client) in &self.clients {
-            assert!(client.cancels.is_empty(), "{id} waits for its cancels {:?}", client.cancels);
+            assert!(client.requests.is_empty(), "{id} waits for answers to {:?}", client.requests);
         }
         let recomputed = self.scheduler.core.totals().recomputed;
-        assert!(self.ledger.is_lossy || recomputed == 0, "values are made again, and none was lost");
+        let is_right = self.ledger.is_lossy || recomputed == self.ledger.remade;
+        assert!(is_right, "values are made again, and none was lost");
     }
 
     fn check(&self) {

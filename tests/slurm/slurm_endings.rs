@@ -108,7 +108,10 @@ fn a_killed_script_or_srun_takes_all_ranks_along() {
             let script = cluster.id().cast_signed();
             let target = if victim == "srun" { srun_of(script) } else { script };
             kill(Pid::from_raw(target), Signal::SIGKILL).expect("it runs");
-            assert_eq!(wait_at_most(&mut cluster, ENDING_MAX), Some(137), "{way}, {victim}");
+            let code = wait_at_most(&mut cluster, ENDING_MAX);
+            // (Without its srun Slurm asks the ranks to end, and rank 0 may leave its code before the script looks.)
+            let expected = if victim == "srun" { &[137, 143][..] } else { &[137] };
+            assert!(code.is_some_and(|code| expected.contains(&code)), "{way}, {victim}: {code:?}");
             let ranks = status["workers"].as_array().expect("a list").iter().chain([&status["scheduler"]]);
             for rank in ranks {
                 job.slurm.wait_for(&format!("{way}, {victim}: the end of {rank}"), || !is_alive(rank));

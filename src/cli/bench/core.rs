@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::stage::resident_bytes;
 use crate::model::{ClientId, FunctionId, FutureId, Key, RESULT_INLINE_BYTES_MAX, TaskId, Tick, WorkerId};
-use crate::scheduler::core::{Effects, SchedulerCore, Tuning};
+use crate::scheduler::core::{Effects, SchedulerCore, Seat, Tuning};
 use crate::wire::client::{CallOptions, Outcome, Placed, Submission};
 use crate::wire::worker::{Assignment, Finished};
 
@@ -97,7 +97,8 @@ impl Run {
         run.core.client_joined(CLIENT);
         for worker in 0..workers {
             let functions = [(FUNCTION, "noop".to_owned())];
-            run.core.worker_joined(WorkerId(worker), "localhost", 1, functions, &mut run.post);
+            let seat = Seat { host: "localhost", rank: Some(worker + 1), threads: 1 };
+            run.core.worker_joined(WorkerId(worker), seat, functions, &mut run.post);
         }
         run
     }
@@ -160,6 +161,7 @@ impl Effects for Assigned {
 
     fn fence(&mut self, _: WorkerId, _: u64) {}
 
+    fn acquire(&mut self, _worker: WorkerId, _task: TaskId, _nbytes: u64, _holders: &[WorkerId]) {}
     fn free(&mut self, _: WorkerId, _: TaskId) {}
 
     fn notify(&mut self, _: ClientId, _: FutureId, outcome: &Outcome<'_>) {
@@ -169,5 +171,6 @@ impl Effects for Assigned {
 
     fn placed(&mut self, _: ClientId, _: &Placed) {}
 
+    fn answer(&mut self, _client: ClientId, _number: u32, _answer: &Result<String, String>) {}
     fn acknowledge(&mut self, _: ClientId, _: u32) {}
 }

@@ -1,15 +1,22 @@
 //! The benchmark suite: every figure by name, with its unit.
 //!
 //! [`overhead`] is what the cluster costs per task, [`fleet`] what its ranks cost while they do nothing and
-//! how long they take to start, [`core`] the scheduler's decisions alone. [`stage`] starts the processes that
-//! are measured. A figure is the median of its samples, all from one run.
+//! how long they take to start, [`core`] the scheduler's decisions alone; [`transfer`] is what values cost on their
+//! way between ranks, [`collective`] on their way between a client and the workers; [`dataflow`] is what programs of
+//! arrays get from all that. [`stage`] starts the processes that are measured. A figure is the median of its samples,
+//! all from one run.
 
+mod collective;
 pub mod core;
+mod dataflow;
 mod fleet;
 mod overhead;
 mod stage;
 mod tasks;
+pub(super) mod transfer;
 mod zero_worker;
+
+use std::borrow::Cow;
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -17,6 +24,7 @@ use serde_json::json;
 
 use super::arguments::{Bench, Suite};
 use crate::launch::Exit;
+use crate::launch::role::Environment;
 
 pub(super) use self::stage::ZERO_WORKER;
 pub(super) use self::zero_worker::run as zero_worker;
@@ -25,7 +33,7 @@ pub(super) use self::zero_worker::run as zero_worker;
 #[derive(Debug, Clone, Serialize)]
 pub struct Figure {
     /// Its name, with the unit last unless it is a rate.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// The median of the samples.
     pub value: f64,
     /// Of `value`.
@@ -40,24 +48,36 @@ pub struct Figure {
 
 impl Figure {
     /// The median of `samples`, of which there is at least one.
-    pub fn of(name: &'static str, unit: &'static str, mut samples: Vec<f64>) -> Self {
+    pub fn of(name: impl Into<Cow<'static, str>>, unit: &'static str, mut samples: Vec<f64>) -> Self {
         samples.sort_by(f64::total_cmp);
         let (min, max) = (samples[0], samples[samples.len() - 1]);
-        Self { name, value: samples[samples.len() / 2], unit, min, max, samples: samples.len() }
+        Self { name: name.into(), value: samples[samples.len() / 2], unit, min, max, samples: samples.len() }
+    }
+}
+
+/// The figures of a suite, and what has to be known to read them.
+#[derive(Debug, Default)]
+struct Report {
+    figures: Vec<Figure>,
+    notes: Vec<String>,
+}
+
+impl From<Vec<Figure>> for Report {
+    fn from(figures: Vec<Figure>) -> Self {
+        Self { figures, notes: Vec::new() }
     }
 }
 
 /// Runs a suite and prints its figures; the exit code.
-pub(super) fn run(typed: &Bench, as_json: bool) -> i32 {
-    let figures = match typed.suite {
-        Suite::Overhead => overhead::run(typed.repeat, typed.quick),
+pub(super) fn run(env: &Environment, typed: &Bench, as_json: bool) -> i32 {
+    let report = match typed.suite {
+        Suite::Overhead => overhead::run(typed.repeat, typed.quick).map(Report::from),
+        Suite::Collective => collective::run(typed.repeat, typed.quick).map(Report::from),
+        Suite::Dataflow => dataflow::run(typed.repeat, typed.quick),
+        Suite::Transfer => return transfer::run(env, typed, as_json),
     };
-    match figures.context("the benchmark did not finish") {
-        Ok(figures) if as_json => {
-            let output = json!({ "results": figures, "environment": environment() });
-            super::print(format!("{output}\n").as_bytes())
-        }
-        Ok(figures) => super::print(table(&figures).as_bytes()),
+    match report.context("the benchmark did not finish") {
+        Ok(report) => show(&report, as_json),
         Err(error) => {
             eprintln!("error: {error:#}");
             Exit::Failure.code()
@@ -65,12 +85,25 @@ pub(super) fn run(typed: &Bench, as_json: bool) -> i32 {
     }
 }
 
-fn table(figures: &[Figure]) -> String {
+/// Prints figures; the exit code.
+fn show(report: &Report, as_json: bool) -> i32 {
+    let Report { figures, notes } = report;
+    match as_json {
+        true => {
+            let output = json!({ "results": figures, "notes": notes, "environment": environment() });
+            super::print(format!("{output}\n").as_bytes())
+        }
+        false => super::print(table(report).as_bytes()),
+    }
+}
+
+fn table(Report { figures, notes }: &Report) -> String {
     let line = |figure: &Figure| {
         let Figure { name, value, unit, min, max, samples } = figure;
-        format!("{name:32} {value:>14.2} {unit:10} (min {min:.2}, max {max:.2}, {samples} samples)\n")
+        format!("{name:38} {value:>14.2} {unit:10} (min {min:.2}, max {max:.2}, {samples} samples)\n")
     };
-    figures.iter().map(line).collect()
+    let notes = notes.iter().map(|note| format!("({note})\n"));
+    figures.iter().map(line).chain(notes).collect()
 }
 
 /// What the figures depend on.

@@ -201,7 +201,7 @@ fn pass(from: &mut TcpStream, to: &mut TcpStream) -> bool {
 }
 
 /// Both ends of a connection over loopback.
-fn socket_pair() -> anyhow::Result<(TcpStream, TcpStream)> {
+pub(super) fn socket_pair() -> anyhow::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let near = TcpStream::connect(listener.local_addr()?)?;
     let (far, _) = listener.accept()?;
@@ -226,7 +226,7 @@ fn round_trips(client: &Client, range: std::ops::Range<u64>) -> anyhow::Result<V
 fn percentile(name: &'static str, ascending: &[f64], percent: usize) -> Figure {
     let value = ascending[(ascending.len() * percent / 100).min(ascending.len() - 1)];
     let (min, max) = (ascending[0], ascending[ascending.len() - 1]);
-    Figure { name, value, unit: "us", min, max, samples: ascending.len() }
+    Figure { name: name.into(), value, unit: "us", min, max, samples: ascending.len() }
 }
 
 fn chain_us(client: &Client, first: u64, links: u64) -> anyhow::Result<f64> {

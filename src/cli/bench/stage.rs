@@ -41,17 +41,19 @@ impl Stage {
         Ok(stage)
     }
 
+    /// `dcluster local -n workers`, with a thread per core.
+    pub(super) fn with_local(workers: usize) -> anyhow::Result<Self> {
+        let mut stage = Self::empty()?;
+        let mut local = Command::new(own_program()?);
+        local.args(["local", "-n"]).arg(workers.to_string()).env_remove("DCLUSTER_THREADS");
+        stage.start(&mut local)?;
+        Ok(stage)
+    }
+
     /// `mpirun -n ranks dcluster`.
     pub(super) fn with_ranks(ranks: u32) -> anyhow::Result<Self> {
         let mut stage = Self::empty()?;
-        let mut mpirun = Command::new("mpirun");
-        mpirun
-            .args(["--oversubscribe", "--bind-to", "none", "-n"])
-            .arg(ranks.to_string())
-            .arg(own_program()?);
-        if nix::unistd::geteuid().is_root() {
-            mpirun.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-        }
+        let mut mpirun = mpirun(ranks)?;
         stage.start(&mut mpirun).context("mpirun does not start: install an MPI, or load its module")?;
         Ok(stage)
     }
@@ -131,6 +133,16 @@ impl Drop for Stage {
     }
 }
 
+/// `mpirun -n ranks` of this program; its arguments follow.
+pub(super) fn mpirun(ranks: u32) -> anyhow::Result<Command> {
+    let mut mpirun = Command::new("mpirun");
+    mpirun.args(["--oversubscribe", "--bind-to", "none", "-n"]).arg(ranks.to_string()).arg(own_program()?);
+    if nix::unistd::geteuid().is_root() {
+        mpirun.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    }
+    Ok(mpirun)
+}
+
 fn own_program() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("cannot find this program's own file")
 }
@@ -141,6 +153,14 @@ pub(super) fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
     let statm = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     let pages: u64 = statm.split(' ').nth(1).context("statm has a second field")?.parse()?;
     Ok(pages * page_bytes())
+}
+
+/// Resident bytes of a process, where memory that `n` processes share counts as an n-th.
+pub(super) fn proportional_bytes(pid: u32) -> anyhow::Result<u64> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let rollup = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let kib = rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB"));
+    Ok(kib.context("the kernel tells the proportional size")?.parse::<u64>()? * 1024)
 }
 
 /// CPU time that a process has used, in seconds.

@@ -80,6 +80,8 @@ fn join(registry: &Registry) -> Join {
         host: "zero".to_owned(),
         pid: std::process::id(),
         address: "localhost:1".to_owned(),
+        mpi_rank: None,
+        shm: None,
         threads: THREADS,
         memory_bytes_max: 0,
         place: "null".to_owned(),

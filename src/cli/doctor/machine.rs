@@ -1,13 +1,16 @@
 //! What the host gives: topology, network, limits, shared memory, a place for files.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, TcpListener, TcpStream, ToSocketAddrs as _};
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
+use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
 use super::super::status::bytes;
@@ -28,6 +31,7 @@ pub(super) fn checks(env: &Environment) -> Vec<Check> {
     let host = crate::topology::host_name();
     vec![
         topology(),
+        hdf5(),
         judge_name(&host, &resolve(&host)),
         loopback(),
         judge_interfaces(&interfaces()),
@@ -37,9 +41,22 @@ pub(super) fn checks(env: &Environment) -> Vec<Check> {
             fs::read_dir("/sys/class/infiniband").is_ok_and(|mut devices| devices.next().is_some()),
         ),
         judge_shared_memory(shared_memory()),
+        judge_mapping(map_from_another_process()),
         run_directory(env),
         judge_memory(memory::limit_of_cgroup(), memory::total()),
     ]
+}
+
+/// (A library that cannot be loaded ends the program before this, with the loader's message.)
+fn hdf5() -> Check {
+    match crate::collections::storage::hdf5_version() {
+        Some(version) => Check::ok("HDF5", format!("{version}, from the library that this program loaded")),
+        None => Check::warn(
+            "HDF5",
+            "not in this build: arrays in HDF5 files cannot be read or written",
+            "for HDF5 files, build with the feature `hdf5` (needs libhdf5-dev, hdf5-devel or `module load hdf5`)",
+        ),
+    }
 }
 
 fn topology() -> Check {
@@ -176,13 +193,41 @@ fn shared_memory() -> Option<(u64, u64)> {
 
 fn judge_shared_memory(found: Option<(u64, u64)>) -> Check {
     const NAME: &str = "/dev/shm";
-    let fix = "mount it larger: mount -o remount,size=8g /dev/shm; for a container --shm-size=8g";
+    // (Our own values do not live there.)
+    let fix = "MPI libraries use it: mount it larger (mount -o remount,size=8g /dev/shm; for a container --shm-size=8g)";
     match found {
         Some((size, free)) if free < SHARED_GOOD_BYTES => {
             Check::warn(NAME, format!("{} free of {}", bytes(free), bytes(size)), fix)
         }
         Some((size, free)) => Check::ok(NAME, format!("{} free of {}", bytes(free), bytes(size))),
-        None => Check::warn(NAME, "not there: values are copied between the ranks of a node", fix),
+        None => Check::warn(NAME, "not there", fix),
+    }
+}
+
+/// Has another process of this user read memory of this one, as ranks of a node do.
+fn map_from_another_process() -> Result<(), String> {
+    const WORD: &[u8] = b"dcluster";
+    let memory = memfd_create("dcluster-doctor", MFdFlags::MFD_CLOEXEC);
+    let memory = memory.map_err(|error| format!("no memory behind a descriptor (memfd_create: {error})"))?;
+    let mut memory = fs::File::from(memory);
+    memory.write_all(WORD).map_err(|error| error.to_string())?;
+    let path = format!("/proc/{}/fd/{}", std::process::id(), memory.as_raw_fd());
+    let read = Command::new("cat").arg(&path).output().map_err(|error| format!("cat: {error}"))?;
+    match read.stdout == WORD {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&read.stderr).trim().to_owned()),
+    }
+}
+
+fn judge_mapping(found: Result<(), String>) -> Check {
+    const NAME: &str = "mapping values";
+    match found {
+        Ok(()) => Check::ok(NAME, "processes of this host can map each other's memory"),
+        Err(reason) => Check::warn(
+            NAME,
+            format!("values are copied between the ranks of a node: {reason}"),
+            "mount /proc without hidepid, run all ranks as one user, and make the program readable for it",
+        ),
     }
 }
 
@@ -277,6 +322,14 @@ mod tests {
         assert_eq!(judge_shared_memory(Some((64 << 20, 64 << 20))).verdict, Verdict::Warn);
         assert_eq!(judge_shared_memory(None).verdict, Verdict::Warn);
         assert_eq!(judge_shared_memory(Some((8 << 30, 8 << 30))).verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn memory_that_others_cannot_map_is_a_warning() {
+        assert_eq!(judge_mapping(map_from_another_process()).verdict, Verdict::Ok);
+        let check = judge_mapping(Err("cat: /proc/1/fd/3: Permission denied".to_owned()));
+        assert_eq!(check.verdict, Verdict::Warn);
+        assert!(check.found.contains("Permission denied"));
     }
 
     #[test]

@@ -13,12 +13,22 @@ pub(super) enum Output {
     Counted,
 }
 
+/// What the limit of a packed value is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counted {
+    /// All bytes.
+    All,
+    /// Those that are written: not the memory that is shared.
+    Written,
+}
+
 /// The msgpack head under construction, or only its length.
 pub(super) struct Head {
     pub(super) bytes: Vec<u8>,
     /// Bytes of head and buffers so far.
     pub(super) written: usize,
     pub(super) bytes_max: usize,
+    pub(super) counted: Counted,
     pub(super) output: Output,
     /// Where the last nil, or the last [`SOME_PREFIX`], was written; to find a `Some` that looks like `None`.
     pub(super) nil_at: Option<usize>,
@@ -88,6 +98,18 @@ impl Head {
             ElementKind::I64 => self.write_signed(read!(i64)),
             ElementKind::F32 => self.put(|head| rmp::encode::write_f32(head, read_f32(memory))),
             ElementKind::F64 => self.put(|head| rmp::encode::write_f64(head, read_f64(memory))),
+            ElementKind::Bool => {
+                let value = read!(u8) != 0;
+                self.put(|head| rmp::encode::write_bool(head, value))
+            }
+            ElementKind::Complex64 => {
+                let Some((real, imaginary)) = memory.split_at_checked(8) else {
+                    return Err(bad_length(kind, memory));
+                };
+                self.write_array_len(2)?;
+                self.write_number(ElementKind::F64, real)?;
+                self.write_number(ElementKind::F64, imaginary)
+            }
         }
     }
 

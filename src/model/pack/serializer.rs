@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rmp::Marker;
 use serde::ser::{self, Serialize};
 
-use super::head::{Head, Output};
+use super::head::{Counted, Head, Output};
 use super::parts::{Fields, Mixed, Sequence};
 use super::{
     DEPTH_MAX, Fault, OUT_OF_BAND_BYTES_MIN, OUT_OF_BAND_TEXT_BYTES_MIN, PLACEHOLDER_NAME, SOME_PREFIX,
@@ -12,6 +12,7 @@ use super::{
 };
 use crate::model::buffer::AlignedBuffer;
 use crate::model::element::{self, ElementKind};
+use crate::model::numbers::{Memory, NUMBERS_NAME};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum StructForm {
@@ -32,7 +33,7 @@ pub(in super::super) struct Packer {
 
 impl Packer {
     pub(super) fn new(bytes: Vec<u8>, bytes_max: usize, output: Output, structs: StructForm) -> Self {
-        let head = Head { bytes, written: 0, bytes_max, output, nil_at: None };
+        let head = Head { bytes, written: 0, bytes_max, counted: Counted::All, output, nil_at: None };
         Self { head, buffers: Vec::new(), buffer_count: 0, depth: 0, structs, placeholder: false }
     }
 
@@ -59,6 +60,17 @@ impl Packer {
             self.buffers.push(buffer.freeze());
         }
         self.write_buffer_marker(kind, memory.len() / kind.size())
+    }
+
+    /// Puts the memory of numbers out of band as it is.
+    fn share_buffer(&mut self, numbers: &Memory) -> Result<(), Fault> {
+        if self.head.counted == Counted::All {
+            self.head.claim(numbers.bytes.len())?;
+        }
+        if self.head.output == Output::Built {
+            self.buffers.push(numbers.bytes.clone());
+        }
+        self.write_buffer_marker(numbers.dtype.kind(), numbers.bytes.len() / numbers.dtype.size())
     }
 
     pub(super) fn write_buffer_marker(&mut self, kind: ElementKind, count: usize) -> Result<(), Fault> {
@@ -227,6 +239,12 @@ impl<'p> ser::Serializer for &'p mut Packer {
         name: &'static str,
         value: &T,
     ) -> Result<(), Fault> {
+        if name == NUMBERS_NAME
+            && let Some(numbers) = element::known_as::<T, Memory>(value)
+            && numbers.bytes.len() >= OUT_OF_BAND_BYTES_MIN
+        {
+            return self.share_buffer(numbers);
+        }
         self.placeholder = name == PLACEHOLDER_NAME;
         self.enter()?;
         value.serialize(&mut *self)?;

@@ -5,7 +5,8 @@ use serde::de::{Deserializer, Visitor};
 
 use super::Fault;
 use super::reader::{Raw, Unpacker};
-use crate::model::element::ElementKind;
+use crate::model::element::{self, ElementKind};
+use crate::model::numbers::NUMBERS_NAME;
 
 /// Goes on in an input's form at a placeholder, and at the next value otherwise.
 macro_rules! follow {
@@ -112,10 +113,16 @@ impl<'de> Deserializer<'de> for &mut Unpacker<'de> {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        _name: &'static str,
+        name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        follow!(self, deserialize_newtype_struct(_name, visitor));
+        follow!(self, deserialize_newtype_struct(name, visitor));
+        if name == NUMBERS_NAME
+            && self.raw_marker_is_next()
+            && let Some(memory) = element::made_as(|| self.shared_numbers())
+        {
+            return memory;
+        }
         self.enter()?;
         let value = visitor.visit_newtype_struct(&mut *self)?;
         self.leave();

@@ -8,7 +8,9 @@ use serde::de::{self, Unexpected, Visitor};
 use super::sequence::{Elements, MapEntries, SoleVariant, raw_elements};
 use super::{Fault, InputForms};
 use crate::model::Packed;
+use crate::model::buffer::AlignedBuffer;
 use crate::model::element::ElementKind;
+use crate::model::numbers::{Dtype, Memory};
 use crate::model::pack::{DEPTH_MAX, SOME_PREFIX, extension};
 use crate::model::packed::FlatForm;
 
@@ -40,6 +42,18 @@ impl<'de> Buffers<'de> {
         match self {
             Buffers::Shared(buffers) => buffers.len(),
             Buffers::Flat(buffers) => buffers.len(),
+        }
+    }
+
+    /// A buffer as it is, or a copy if it lies in a flat form.
+    pub(super) fn share(self, index: usize) -> Option<Bytes> {
+        match self {
+            Buffers::Shared(buffers) => buffers.get(index).cloned(),
+            Buffers::Flat(buffers) => {
+                let mut copy = AlignedBuffer::with_capacity(buffers.get(index)?.len());
+                copy.extend(buffers.get(index)?);
+                Some(copy.freeze())
+            }
         }
     }
 
@@ -215,6 +229,20 @@ impl<'de> Unpacker<'de> {
             )));
         }
         Ok(Some(Raw { kind, memory: buffer }))
+    }
+
+    /// The next value's buffer as the memory of numbers, shared.
+    pub(super) fn shared_numbers(&mut self) -> Result<Memory, Fault> {
+        let index = self.buffers_used;
+        let Some(raw) = self.raw_marker()? else { return Err(Fault("no numbers are there".to_owned())) };
+        let Some(dtype) = Dtype::of_kind(raw.kind) else {
+            return Err(Fault(format!(
+                "elements of type {} are there, of which no blocks are made",
+                raw.kind
+            )));
+        };
+        let bytes = self.buffers.share(index).ok_or_else(cut_off)?;
+        Memory::checked(dtype, bytes).map_err(Fault)
     }
 
     /// The input whose placeholder is the next value, if it is one.

@@ -124,6 +124,8 @@ pub(super) fn raw_elements<'de, V: Visitor<'de>>(raw: Raw<'de>, visitor: V) -> R
         ElementKind::I64 => visit!(i64, 8),
         ElementKind::F32 => visit!(f32, 4),
         ElementKind::F64 => visit!(f64, 8),
+        ElementKind::Bool => visit!(Flag, 1),
+        ElementKind::Complex64 => visit!(Pair, 16),
     }
 }
 
@@ -179,6 +181,42 @@ elements!(
     u8 => visit_u8, u16 => visit_u16, u32 => visit_u32, u64 => visit_u64, i8 => visit_i8, i16 => visit_i16,
     i32 => visit_i32, i64 => visit_i64, f32 => visit_f32
 );
+
+/// A `bool`, if it is 0 or 1.
+#[derive(Clone, Copy)]
+struct Flag(u8);
+
+impl Flag {
+    fn from_le_bytes([byte]: [u8; 1]) -> Self {
+        Self(byte)
+    }
+}
+
+impl Element for Flag {
+    fn visit<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match self.0 {
+            0 | 1 => visitor.visit_bool(self.0 == 1),
+            other => Err(Fault(format!("a bool is 0 or 1, and {other} is there"))),
+        }
+    }
+}
+
+/// A complex number.
+#[derive(Clone, Copy)]
+struct Pair([f64; 2]);
+
+impl Pair {
+    fn from_le_bytes(memory: [u8; 16]) -> Self {
+        let wide = u128::from_le_bytes(memory);
+        Self([wide as u64, (wide >> 64) as u64].map(f64::from_bits))
+    }
+}
+
+impl Element for Pair {
+    fn visit<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_seq(de::value::SeqDeserializer::new(self.0.into_iter()))
+    }
+}
 
 impl Element for f64 {
     #[inline]

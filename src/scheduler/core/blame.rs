@@ -3,17 +3,33 @@
 use std::sync::Arc;
 
 use super::SchedulerCore;
+use crate::model::WorkerId;
 use crate::model::error::{ErrorKind, TaskError};
 
 /// What went wrong with a task that no run of it reports.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Cause {
-    /// A client sent the value, and no worker has it any more.
-    ScatteredDataLost,
+    /// A client sent the value, and no worker has it.
+    ScatteredDataLost(Loss),
     /// No worker can run the function.
     UnknownFunction,
+    /// None of the workers that the task may run on has been there for long.
+    NoValidWorker,
     /// So many workers died under the task that it is taken for the cause.
     WorkersDied,
+}
+
+/// How scattered data is lost.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Loss {
+    /// The last copy was on this worker.
+    Held(WorkerId),
+    /// The value was to go to this worker, and to no other.
+    OnItsWay(WorkerId),
+    /// The client does not send it any more.
+    Unsent,
+    /// It was lost while nobody wanted it.
+    Before,
 }
 
 impl SchedulerCore {
@@ -21,17 +37,47 @@ impl SchedulerCore {
     pub(super) fn blame(&self, slot: u32, cause: Cause) -> Arc<[u8]> {
         let key = self.shown_key(slot);
         let error = match cause {
-            Cause::ScatteredDataLost => TaskError::new(
-                ErrorKind::DataLost { key, worker: self.last_holder(slot) },
-                "scattered data is lost: the only worker that held it is gone; scatter it again, \
-                 with replicas if workers are likely to die",
-            ),
+            Cause::ScatteredDataLost(loss) => {
+                let (worker, message) = match loss {
+                    Loss::Held(worker) => (
+                        Some(worker),
+                        format!(
+                            "the last copy was on {worker}; scatter it again, with more copies if workers are likely \
+                             to die"
+                        ),
+                    ),
+                    Loss::OnItsWay(worker) => (
+                        Some(worker),
+                        format!(
+                            "{worker} is gone and no other was to take it; scatter it again, and allow other workers"
+                        ),
+                    ),
+                    Loss::Unsent => {
+                        (None, "its client gave it up while sending it; scatter it again".to_owned())
+                    }
+                    Loss::Before => (None, "no worker has it any more; scatter it again".to_owned()),
+                };
+                let worker = worker.map(|worker| worker.to_string());
+                TaskError::new(
+                    ErrorKind::DataLost { key, worker },
+                    format!("scattered data is lost: {message}"),
+                )
+            }
             Cause::UnknownFunction => TaskError::new(
                 ErrorKind::UnknownFunction,
                 format!(
                     "no worker has a task function `{}`; start the workers with the program or the --tasks \
                      library that defines it",
                     self.function_name(slot)
+                ),
+            ),
+            Cause::NoValidWorker => TaskError::new(
+                ErrorKind::NoValidWorker,
+                format!(
+                    "it may run on {} only, and {} s went by without such a worker; name others, or allow other \
+                     workers",
+                    self.bindings.find(slot).map(ToString::to_string).unwrap_or_default(),
+                    self.tuning.placement_wait_us / 1_000_000
                 ),
             ),
             Cause::WorkersDied => {
@@ -61,17 +107,9 @@ impl SchedulerCore {
         Arc::from(error.pack())
     }
 
-    fn shown_key(&self, slot: u32) -> String {
+    /// The key as people see it: the name that a user gave it, or `inc-1f0c2d3e`.
+    pub(super) fn shown_key(&self, slot: u32) -> String {
         let key = self.tasks[slot].key;
         self.names.get(&key).cloned().unwrap_or_else(|| key.shown(&self.function_name(slot)))
-    }
-
-    /// The worker to which the value was sent, as people see it.
-    fn last_holder(&self, slot: u32) -> String {
-        match (&self.tasks[slot].state, self.tasks[slot].holders.first()) {
-            (super::task::State::Receiving { worker: Some(worker), .. }, _) => worker.to_string(),
-            (_, Some(holder)) => holder.to_string(),
-            _ => "a worker that is gone".to_owned(),
-        }
     }
 }

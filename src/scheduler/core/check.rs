@@ -41,6 +41,7 @@ impl SchedulerCore {
         let (task, id) = (&self.tasks[slot], self.tasks.id(slot));
         assert_eq!(task.wanted_by, wanted_by, "{id}: active dependents");
         assert_eq!(task.dependents, dependents, "{id}: dependents");
+        assert_eq!(task.is_bound, self.bindings.find(slot).is_some(), "{id} is bound");
         assert_eq!(self.find_key(task.key), Some(slot), "{id} is found by its key");
         assert!(task.is_wanted() || task.dependents > 0, "{id} is kept for nobody: {:?}", task.state);
         assert!(
@@ -55,6 +56,7 @@ impl SchedulerCore {
             }
             State::Assigned { worker, missing } => {
                 assert_eq!(*missing, waits, "{id}: chains that it waits in");
+                assert!(self.is_permitted(slot, *worker), "{id} is on {worker}, which it does not name");
                 let worker = self.workers.find(*worker).expect("assigned to a live worker");
                 assert_eq!(worker.assigned[task.position as usize], slot, "{id} is on its worker's list");
             }
@@ -106,9 +108,34 @@ impl SchedulerCore {
             assert!(worker.inbound.is_subset(&inputs), "{id} is sent what it has no use for");
         }
         self.workers.check_lines();
+        self.check_bindings();
+        self.check_orders();
         self.fences.check(|worker| self.workers.find(worker).is_some());
         for task in self.doubts.keys() {
             assert!(self.tasks.find(*task).is_some(), "{task} is doubted and gone");
+        }
+    }
+
+    fn check_bindings(&self) {
+        for (id, worker) in self.workers.iter() {
+            let waiting = |is_some: bool, set: &BTreeSet<_>| is_some == set.contains(&id);
+            assert!(waiting(!worker.backlog.is_empty(), &self.workers.backlogged), "{id} has a backlog");
+            assert!(waiting(!worker.bound.is_empty(), &self.workers.bound_backlogged), "{id} is named");
+            for slot in worker.bound.iter().filter_map(|task| self.ready_slot(task)) {
+                assert!(self.is_permitted(slot, id), "{} waits for {id}", self.tasks.id(slot));
+            }
+            assert!(
+                worker
+                    .backlog
+                    .iter()
+                    .filter_map(|task| self.ready_slot(task))
+                    .all(|slot| self.is_permitted(slot, id))
+            );
+        }
+        for slot in self.bindings.stranded().filter_map(|task| self.ready_slot(task)) {
+            let placement = self.bindings.find(slot).expect("what is not bound goes anywhere");
+            let is_new = self.bindings.is_anybody_new();
+            assert!(is_new || self.named(placement).is_empty(), "{} has a worker", self.tasks.id(slot));
         }
     }
 
@@ -118,8 +145,10 @@ impl SchedulerCore {
         let left = self.unplaced.len() + self.unfollowed.len();
         assert!(left == 0 || self.workers.len() == 0, "something is left to place");
         assert!(!self.workers.any_dirty(), "a worker is left to feed");
-        let backlogs = self.workers.iter().flat_map(|(_, worker)| worker.backlog.iter());
-        let queued: BTreeSet<TaskId> = self.pool.iter().chain(backlogs).collect();
+        let backlogs =
+            self.workers.iter().flat_map(|(_, worker)| worker.backlog.iter().chain(worker.bound.iter()));
+        let queued: BTreeSet<TaskId> =
+            self.pool.iter().chain(backlogs).chain(self.bindings.stranded()).collect();
         for slot in self.tasks.slots() {
             let id = self.tasks.id(slot);
             assert!(
@@ -129,9 +158,14 @@ impl SchedulerCore {
         }
         for (id, worker) in self.workers.iter() {
             if self.room(id) == Room::Idle {
-                let own = worker.backlog.iter().find(|task| self.ready_slot(*task).is_some());
+                let own = worker
+                    .backlog
+                    .iter()
+                    .chain(worker.bound.iter())
+                    .find(|task| self.ready_slot(*task).is_some());
                 assert_eq!(own, None, "{id} is idle and has a backlog");
                 let any = self.pool.iter().find(|task| self.ready_slot(*task).is_some());
+                let any = any.filter(|_| !self.workers.is_avoided(id));
                 assert_eq!(any, None, "{id} is idle and the pool is not empty");
             }
         }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::SchedulerCore;
 use super::task::State;
-use crate::model::{ClientId, FutureId, Key, WorkerId};
+use crate::model::{ClientId, FutureId, Key, Others, TaskId, WorkerId};
 
 /// Tasks by state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -40,8 +40,19 @@ pub struct WorkerSummary {
     pub values: usize,
     /// Their size.
     pub held_bytes: u64,
+    /// Whether it runs one task at a time, as its memory is nearly full.
+    pub is_paused: bool,
     /// Estimated time until it has worked off what it has.
     pub wait_us: u64,
+}
+
+/// A value on a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HeldValue {
+    /// Its key, as a future has it.
+    pub key: String,
+    /// Its packed size.
+    pub nbytes: u64,
 }
 
 /// Why a task is where it is.
@@ -97,9 +108,10 @@ impl SchedulerCore {
         let summary = |(id, worker): (WorkerId, &super::workers::Worker)| WorkerSummary {
             id,
             assigned: worker.assigned.len() + worker.abandoned.len(),
-            backlog: worker.backlog.len(),
+            backlog: worker.backlog.len() + worker.bound.len(),
             values: worker.holds.len(),
             held_bytes: worker.held_bytes,
+            is_paused: worker.is_paused,
             wait_us: worker.wait_us(),
         };
         self.workers.iter().map(summary).collect()
@@ -111,6 +123,27 @@ impl SchedulerCore {
             super::clients::Standing::Task { slot, .. } => self.tasks[slot].holders.to_vec(),
             _ => Vec::new(),
         }
+    }
+
+    /// The packed size of the value of a client's future; None while it has none.
+    pub fn nbytes(&self, client: ClientId, future: FutureId) -> Option<u64> {
+        let super::clients::Standing::Task { slot, .. } = self.clients.standing(client, future) else {
+            return None;
+        };
+        self.tasks[slot].is_stored().then_some(self.tasks[slot].nbytes)
+    }
+
+    /// The values that a worker holds; None if it is not there. Small values are on the scheduler, and not among
+    /// them.
+    pub fn has_what(&self, worker: WorkerId) -> Option<Vec<HeldValue>> {
+        let held = |slot: &u32| HeldValue { key: self.full_key(*slot), nbytes: self.tasks[*slot].nbytes };
+        Some(self.workers.find(worker)?.holds.iter().map(held).collect())
+    }
+
+    /// The key as a future has it: the name that a user gave it, or the function's with all digits.
+    fn full_key(&self, slot: u32) -> String {
+        let key = self.tasks[slot].key;
+        self.names.get(&key).cloned().unwrap_or_else(|| key.in_full(&self.function_name(slot)))
     }
 
     /// The key that a user means: a name, or hexadecimal digits, alone or behind `function-`, cut short or not.
@@ -125,6 +158,11 @@ impl SchedulerCore {
         let digits = digits.to_ascii_lowercase();
         let keys = self.tasks.slots().map(|slot| self.tasks[slot].key);
         keys.into_iter().find(|key| key.to_string().starts_with(&digits))
+    }
+
+    /// The key of a task, unless it was taken off its course or is forgotten.
+    pub fn key_of(&self, task: TaskId) -> Option<Key> {
+        self.tasks.find(task).map(|slot| self.tasks[slot].key)
     }
 
     /// Why the task of `key` is where it is; None if there is none.
@@ -153,6 +191,26 @@ impl SchedulerCore {
         function.name.clone().unwrap_or_else(|| format!("{:016x}", function.id.0))
     }
 
+    /// Why a task that names workers does not run.
+    fn reason_of_binding(&self, slot: u32) -> String {
+        let Some(placement) = self.bindings.find(slot) else { return String::new() };
+        let (named, wait_s) = (self.named(placement), self.tuning.placement_wait_us / 1_000_000);
+        let permits = match placement.others() {
+            Others::Refused => format!("it may run on {placement} only"),
+            Others::Allowed => format!("it prefers {placement}"),
+        };
+        match (named.as_slice(), placement.others()) {
+            ([], Others::Refused) => {
+                format!("{permits}, and no such worker is there; after {wait_s} s it fails")
+            }
+            ([], Others::Allowed) => {
+                format!("{permits}, of which none is there, and all workers have enough to do")
+            }
+            ([only], _) => format!("{permits}, and {only} has enough to do"),
+            (several, _) => format!("{permits}, and all {} of these have enough to do", several.len()),
+        }
+    }
+
     fn reason(&self, slot: u32, awaits: &[String]) -> (&'static str, String) {
         match &self.tasks[slot].state {
             State::Waiting { missing } => {
@@ -161,17 +219,26 @@ impl SchedulerCore {
             State::Ready if self.workers.len() == 0 => {
                 ("ready", "no worker has joined the cluster".to_owned())
             }
+            State::Ready if self.tasks[slot].is_bound => ("ready", self.reason_of_binding(slot)),
+            State::Ready if self.workers.all_paused() => (
+                "ready",
+                "paused: memory of all workers is nearly full, so each runs one task at a time until values are \
+                 spilled or freed"
+                    .to_owned(),
+            ),
             State::Ready => ("ready", format!("all {} workers have enough to do", self.workers.len())),
             State::Assigned { worker, missing: 0 } => {
-                ("assigned", format!("it runs on {worker}, or is next there"))
+                let is_paused = self.workers.find(*worker).is_some_and(|worker| worker.is_paused);
+                let paused = if is_paused { " (paused: memory; one task at a time runs there)" } else { "" };
+                ("assigned", format!("it runs on {worker}, or is next there{paused}"))
             }
             State::Assigned { worker, missing } => {
                 ("assigned", format!("it follows {missing} inputs that are being made on {worker}"))
             }
-            State::Receiving { worker: Some(worker), sender: (client, _) } => {
+            State::Receiving { worker: Some(worker), sender: (client, _), .. } => {
                 ("receiving", format!("{client} is sending it to {worker}"))
             }
-            State::Receiving { worker: None, sender: (client, _) } => {
+            State::Receiving { worker: None, sender: (client, _), .. } => {
                 ("receiving", format!("{client} sends it as soon as a worker has joined"))
             }
             State::Held => ("stored", "its value is on its holders until nobody wants it".to_owned()),

@@ -11,12 +11,16 @@
 
 use std::sync::Arc;
 
+use super::blame::{self, Loss};
 use super::clients::Watch;
 use super::task::{NONE, Origin, ShortBytes, State};
 use super::workers::Room;
-use super::{Effects, SchedulerCore, blame};
+use super::{Effects, SchedulerCore};
 use crate::model::{TaskId, WorkerId};
 use crate::wire::client::Outcome;
+
+/// Holders of a value that a client is told of.
+const HOLDERS_TOLD_MAX: usize = 8;
 
 /// Something that a transition leaves to do.
 #[derive(Debug)]
@@ -27,6 +31,8 @@ pub(super) enum Step {
     Fail(u32, Arc<[u8]>),
     /// A count went down: drop what nobody wants.
     Settle(u32),
+    /// Something changed for those who want copies of the value.
+    Arrange(u32),
 }
 
 impl SchedulerCore {
@@ -37,6 +43,7 @@ impl SchedulerCore {
                 Step::Activate(slot) => self.activate(slot),
                 Step::Fail(slot, error) => self.fail(slot, &error, effects),
                 Step::Settle(slot) => self.settle(slot, effects),
+                Step::Arrange(slot) => self.take_order(slot, effects),
             }
         }
     }
@@ -47,7 +54,7 @@ impl SchedulerCore {
             return;
         }
         if self.tasks[slot].origin == Origin::Scattered {
-            let error = self.blame(slot, blame::Cause::ScatteredDataLost);
+            let error = self.blame(slot, blame::Cause::ScatteredDataLost(Loss::Before));
             return self.steps.push(Step::Fail(slot, error));
         }
         let inputs = std::mem::take(&mut self.tasks[slot].inputs);
@@ -96,7 +103,7 @@ impl SchedulerCore {
         let id = self.tasks.id(slot);
         let task = &mut self.tasks[slot];
         task.state = State::Ready;
-        if task.is_drawn {
+        if task.is_drawn | task.is_bound {
             return self.unplaced.push(id);
         }
         let (priority, function) = (task.priority, task.function);
@@ -129,6 +136,9 @@ impl SchedulerCore {
         }
         self.notify(slot, effects);
         self.steps.push(Step::Settle(slot));
+        if self.orders.contains(slot) {
+            self.steps.push(Step::Arrange(slot));
+        }
     }
 
     /// One input less is missing: without any, the task can start.
@@ -178,6 +188,9 @@ impl SchedulerCore {
         }
         self.notify(slot, effects);
         self.steps.push(Step::Settle(slot));
+        if self.orders.contains(slot) {
+            self.steps.push(Step::Arrange(slot));
+        }
     }
 
     /// An active task stops being so: it leaves its queue or its worker, and its inputs.
@@ -226,7 +239,10 @@ impl SchedulerCore {
         if matches!(task.state, State::Free { .. }) || task.is_wanted() {
             return;
         }
-        match task.state {
+        if self.orders.contains(slot) {
+            self.give_order_back(slot, effects);
+        }
+        match self.tasks[slot].state {
             State::Waiting { .. } | State::Ready | State::Assigned { .. } => self.deactivate(slot, effects),
             State::Held => self.drop_holders(slot, effects),
             // Workers may still have small values for a while, under the id that they were made by.
@@ -254,6 +270,9 @@ impl SchedulerCore {
     fn forget(&mut self, slot: u32) {
         self.remove_key(slot);
         self.deaths.remove(&slot);
+        if self.tasks[slot].is_bound {
+            self.bindings.unbind(slot);
+        }
         let inputs = std::mem::take(&mut self.tasks[slot].inputs);
         for &input in &inputs {
             self.tasks[input].dependents -= 1;
@@ -285,7 +304,7 @@ impl SchedulerCore {
             State::Held => Outcome::Stored {
                 task: self.tasks.id(slot),
                 nbytes: task.nbytes,
-                holders: task.holders.clone(),
+                holders: task.holders.iter().take(HOLDERS_TOLD_MAX).copied().collect(),
             },
             State::Failed(error) => Outcome::Failed(error),
             _ => return false,
@@ -297,7 +316,8 @@ impl SchedulerCore {
 
     /// Has a worker stand in the line of its room.
     pub(super) fn enrol(&mut self, worker: WorkerId) {
-        let room = self.room(worker);
+        // One that is passed over stands in no line.
+        let room = if self.workers.is_avoided(worker) { Room::None } else { self.room(worker) };
         self.workers.enrol(worker, room);
     }
 
@@ -305,6 +325,9 @@ impl SchedulerCore {
     pub(super) fn room(&self, worker: WorkerId) -> Room {
         let Some(worker) = self.workers.find(worker) else { return Room::None };
         let (threads, outstanding) = (worker.threads as usize, worker.outstanding());
+        if worker.is_paused {
+            return if outstanding == 0 { Room::Idle } else { Room::None };
+        }
         if outstanding < threads {
             return Room::Idle;
         }

@@ -1,9 +1,9 @@
 //! The scheduler's decisions as a pure state machine.
 //!
 //! ```text
-//!  client: submit, watch, release, cancel, retry, scatter ─╮            ╭─► notify, placed ─► client
-//!  worker: finished, failed, returned, holds, unavailable ─┼─► tables ──┤
-//!  joins and losses of both ───────────────────────────────╯   place()  ╰─► assign, retract, abandon, free ─► worker
+//!  client: submit, watch, release, cancel, retry, scatter, arrange ─╮            ╭─► notify, placed, answer ─► client
+//!  worker: finished, failed, returned, holds, missed, unavailable ──┼─► tables ──┤
+//!  joins and losses of both ────────────────────────────────────────╯   place()  ╰─► assign, retract, abandon, acquire, free ─► worker
 //! ```
 //!
 //! A shell calls one method per message, then [`SchedulerCore::place`] once per drained batch; what has to be
@@ -11,20 +11,25 @@
 //! depends on hashes is ever iterated: the same calls give the same effects.
 //!
 //! [`task`] is the record, [`keys`] finds it by key, [`life`] the transitions and the reference counts, [`submit`] and [`report`] what clients
-//! and workers say, [`place`] who runs what, [`recover`] what a loss undoes, [`cancel`] cancel and retry,
+//! and workers say, [`place`] who runs what, [`copies`] who else is to have a value, [`even`] who is to have less, [`recover`] what a loss undoes, [`cancel`] cancel and retry,
+//! [`bind`] what may not run anywhere, [`pressure`] what follows when a worker's memory is nearly full,
 //! [`fences`] when a cancel is acknowledged, [`check`] the invariants, [`explain`] what people are told.
 
 #![warn(clippy::disallowed_methods, clippy::disallowed_types, clippy::iter_over_hash_type)]
 
+mod bind;
 mod blame;
 mod cancel;
 mod check;
 mod clients;
+mod copies;
+mod even;
 mod explain;
 mod fences;
 mod keys;
 mod life;
 mod place;
+mod pressure;
 mod queue;
 pub mod recover;
 mod report;
@@ -38,8 +43,10 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
+use self::bind::Bindings;
 use self::clients::Clients;
-pub use self::explain::{Explanation, TaskCounts, WorkerSummary};
+use self::copies::Orders;
+pub use self::explain::{Explanation, HeldValue, TaskCounts, WorkerSummary};
 use self::fences::Fences;
 use self::keys::KeyTable;
 use self::life::Step;
@@ -60,6 +67,8 @@ pub trait Effects {
     fn abandon(&mut self, worker: WorkerId, task: TaskId);
     /// Asks `worker` whether it has booked all that was said before.
     fn fence(&mut self, worker: WorkerId, number: u64);
+    /// Has `worker` get a copy of a value from one of `holders`.
+    fn acquire(&mut self, worker: WorkerId, task: TaskId, nbytes: u64, holders: &[WorkerId]);
     /// Lets `worker` drop a value.
     fn free(&mut self, worker: WorkerId, task: TaskId);
     /// Tells `client` how one of its futures ended.
@@ -68,6 +77,8 @@ pub trait Effects {
     fn placed(&mut self, client: ClientId, placed: &Placed);
     /// Tells `client` that nothing that its cancel of this number stopped can start any more.
     fn acknowledge(&mut self, client: ClientId, number: u32);
+    /// Tells `client` what its request of this number came to, as JSON, or what is missing.
+    fn answer(&mut self, client: ClientId, number: u32, answer: &Result<String, String>);
 }
 
 /// What can be set about scheduling.
@@ -81,13 +92,22 @@ pub struct Tuning {
     pub unknown_duration_us: u32,
     /// Workers that may die under a task before the task is blamed.
     pub deaths_max: usize,
+    /// How long a task that may run on certain workers only waits for one of them to be there, in microseconds.
+    pub placement_wait_us: u64,
     /// Seeds the draws of candidates.
     pub seed: u64,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { round_trip_us: 500, depth_max: 64, unknown_duration_us: 1000, deaths_max: 3, seed: 1 }
+        Self {
+            round_trip_us: 500,
+            depth_max: 64,
+            unknown_duration_us: 1000,
+            deaths_max: 3,
+            placement_wait_us: 60_000_000,
+            seed: 1,
+        }
     }
 }
 
@@ -162,6 +182,10 @@ pub struct SchedulerCore {
     deaths: BTreeMap<u32, Vec<WorkerId>>,
     /// Cancels that are not acknowledged.
     fences: Fences,
+    /// Copies and moves that clients asked for.
+    orders: Orders,
+    /// Tasks that name workers.
+    bindings: Bindings,
     /// How often scattered values could not be fetched from the live worker that has the only copy.
     doubts: BTreeMap<TaskId, u32>,
     next_scatter: usize,
@@ -170,6 +194,17 @@ pub struct SchedulerCore {
     inputs_room: Vec<Input<'static>>,
     random: u64,
     totals: Totals,
+}
+
+/// Where a worker runs, and how much at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Seat<'a> {
+    /// Its host.
+    pub host: &'a str,
+    /// Its rank in the launch, if it has one.
+    pub rank: Option<u32>,
+    /// Tasks that it runs at once.
+    pub threads: u32,
 }
 
 /// Counts since the start.
@@ -196,6 +231,8 @@ struct Function {
     registered: bool,
     /// Moving mean of its run time.
     mean_us: Option<f32>,
+    /// Moving mean of the packed size of its results.
+    mean_bytes: f32,
 }
 
 impl SchedulerCore {
@@ -218,6 +255,8 @@ impl SchedulerCore {
             unscattered: Vec::new(),
             deaths: BTreeMap::new(),
             fences: Fences::default(),
+            orders: Orders::default(),
+            bindings: Bindings::default(),
             doubts: BTreeMap::new(),
             next_scatter: 0,
             assignments: 0,
@@ -232,12 +271,11 @@ impl SchedulerCore {
         self.clients.join(client);
     }
 
-    /// A worker that may be given tasks: its host, its threads, and the functions it can run.
+    /// A worker that may be given tasks: where it runs, its threads, and the functions it can run.
     pub fn worker_joined<E: Effects>(
         &mut self,
         worker: WorkerId,
-        host: &str,
-        threads: u32,
+        seat: Seat<'_>,
         functions: impl IntoIterator<Item = (FunctionId, String)>,
         effects: &mut E,
     ) {
@@ -247,9 +285,12 @@ impl SchedulerCore {
             let function = &mut self.functions[index as usize];
             (function.registered, function.name) = (true, Some(name));
         }
-        self.workers.join(worker, host, threads.max(1));
+        self.workers.join(worker, Seat { threads: seat.threads.max(1), ..seat });
+        self.bindings.worker_joined();
+        self.look_at_orders(None);
         self.workers.mark_dirty(worker);
         self.place_unscattered(effects);
+        self.take_steps(effects);
     }
 
     /// Names functions for error texts; workers may or may not have them.
@@ -268,7 +309,13 @@ impl SchedulerCore {
     /// Index of a function in the table; it is entered if need be.
     fn function(&mut self, id: FunctionId) -> u32 {
         *self.function_index.entry(id).or_insert_with(|| {
-            self.functions.push(Function { id, name: None, registered: false, mean_us: None });
+            self.functions.push(Function {
+                id,
+                name: None,
+                registered: false,
+                mean_us: None,
+                mean_bytes: 0.0,
+            });
             u32::try_from(self.functions.len() - 1).expect("fewer than 2^32 functions")
         })
     }

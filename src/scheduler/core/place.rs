@@ -32,16 +32,25 @@ const CANDIDATES_MAX: usize = 16;
 const FOLLOWERS_PER_THREAD_MAX: u32 = 64;
 /// A copy below this many bytes is not worth remembering while it is in flight.
 const INBOUND_BYTES_MIN: u64 = 64 * 1024;
+/// Functions whose outputs have this many bytes in the mean are not run far ahead.
+const LARGE_OUTPUT_BYTES_MIN: f32 = 64.0 * 1024.0;
+/// So many threads have one task more than they can run, if its output is large.
+const LARGE_OUTPUT_AHEAD: usize = 10;
 /// Workers with a backlog that are looked at for one theft.
 const VICTIMS_MAX: usize = 16;
+/// Idle workers that look for something to steal at a time and find nothing.
+const THIEVES_MAX: usize = 8;
+/// Queues that are passed over because they hold only what the thief may not run.
+const PASSED_OVER_MAX: usize = 4;
 
 impl SchedulerCore {
     /// Gives ready tasks to workers. Called once per drained batch of messages.
-    pub fn place<E: Effects>(&mut self, _now: Tick, effects: &mut E) {
+    pub fn place<E: Effects>(&mut self, now: Tick, effects: &mut E) {
+        self.place_stranded(now);
         // Booking an assignment may show that an input was lost, which leaves more to do.
         loop {
             self.take_steps(effects);
-            self.place_unplaced();
+            self.place_unplaced(now);
             self.follow_unfollowed(effects);
             self.feed(effects);
             if self.steps.is_empty() && self.unplaced.is_empty() && self.unfollowed.is_empty() {
@@ -50,32 +59,24 @@ impl SchedulerCore {
         }
     }
 
-    /// Puts each ready task with inputs on workers into the backlog of the best of them.
-    fn place_unplaced(&mut self) {
-        if self.workers.len() == 0 {
-            return self.pool_unplaced();
-        }
+    /// Puts each ready task with inputs on workers into the backlog of the best of them, and each that names workers
+    /// into the queue of one of these. Without workers, tasks wait in the pool until one joins.
+    fn place_unplaced(&mut self, now: Tick) {
         for id in std::mem::take(&mut self.unplaced) {
             let Some(slot) = self.ready_slot(id) else { continue };
-            let worker = self.choose(slot);
+            if self.tasks[slot].is_bound && self.place_bound(slot, now) {
+                continue;
+            }
             let (priority, estimate_us) =
                 (self.tasks[slot].priority, self.estimate_us(self.tasks[slot].function));
+            if self.workers.len() == 0 || !self.tasks[slot].is_drawn {
+                self.pool.push_back(priority, id, estimate_us);
+                continue;
+            }
+            let worker = self.choose(slot);
             self.workers.live(worker).backlog.push_back(priority, id, estimate_us);
             self.workers.backlogged.insert(worker);
             self.workers.mark_dirty(worker);
-        }
-    }
-
-    /// Without workers, tasks wait in the pool until one joins.
-    fn pool_unplaced(&mut self) {
-        for id in std::mem::take(&mut self.unplaced) {
-            if let Some(slot) = self.ready_slot(id) {
-                self.pool.push_back(
-                    self.tasks[slot].priority,
-                    id,
-                    self.estimate_us(self.tasks[slot].function),
-                );
-            }
         }
     }
 
@@ -88,14 +89,15 @@ impl SchedulerCore {
         let mut candidates = SmallVec::<[WorkerId; CANDIDATES_MAX]>::new();
         for input in &self.tasks[slot].inputs {
             for holder in self.tasks[*input].holders.iter().take(HOLDERS_MAX) {
-                if candidates.len() < CANDIDATES_MAX - 2 && !candidates.contains(holder) {
+                let is_good = !candidates.contains(holder) && !self.workers.is_avoided(*holder);
+                if candidates.len() < CANDIDATES_MAX - 2 && is_good {
                     candidates.push(*holder);
                 }
             }
         }
         for _ in 0..2 {
             let draw = self.draw() as usize % self.workers.len();
-            candidates.push(self.workers.ids()[draw]);
+            candidates.push(self.workers.open_from(draw));
         }
         let costs = candidates.iter().map(|worker| (self.cost_us(slot, *worker), *worker));
         let best = costs.min_by(|(a, x), (b, y)| a.total_cmp(b).then(x.cmp(y)));
@@ -103,7 +105,7 @@ impl SchedulerCore {
     }
 
     /// Estimated time until the task could start on `worker`.
-    fn cost_us(&self, slot: u32, id: WorkerId) -> f32 {
+    pub(super) fn cost_us(&self, slot: u32, id: WorkerId) -> f32 {
         let worker = self.workers.find(id).expect("candidates are live");
         let mut cost = worker.wait_us() as f32;
         for &input in &self.tasks[slot].inputs {
@@ -121,6 +123,7 @@ impl SchedulerCore {
 
     /// Gives tasks to the workers that have room: their own backlog first, then the pool, then what others have.
     fn feed<E: Effects>(&mut self, effects: &mut E) {
+        self.workers.note_pauses();
         for worker in self.workers.take_dirty() {
             self.feed_backlog(worker, effects);
             self.enrol(worker);
@@ -128,38 +131,80 @@ impl SchedulerCore {
         while !self.pool.is_empty()
             && let Some(worker) = self.workers.take_roomy()
         {
-            self.feed_pool(worker, effects);
-            self.enrol(worker);
-        }
-        while let Some(worker) = self.idle_thief() {
-            let stolen = self.steal(worker, effects);
-            self.enrol(worker);
-            if !stolen {
-                return;
+            // One that has enough to do stands in no line until it reports.
+            if self.feed_pool(worker, effects) {
+                self.enrol(worker);
             }
         }
+        self.feed_thieves(effects);
     }
 
-    fn feed_backlog<E: Effects>(&mut self, worker: WorkerId, effects: &mut E) {
+    /// Lets idle workers steal until one finds nothing. Where some tasks may not run anywhere, others may find what
+    /// that one could not take.
+    fn feed_thieves<E: Effects>(&mut self, effects: &mut E) {
+        let mut empty_handed = SmallVec::<[WorkerId; THIEVES_MAX]>::new();
+        while let Some(worker) = self.idle_thief() {
+            if self.steal(worker, effects) {
+                self.enrol(worker);
+                continue;
+            }
+            empty_handed.push(worker);
+            if self.bindings.is_empty() || empty_handed.len() == THIEVES_MAX {
+                break;
+            }
+        }
+        empty_handed.into_iter().for_each(|worker| self.enrol(worker));
+    }
+
+    pub(super) fn feed_backlog<E: Effects>(&mut self, worker: WorkerId, effects: &mut E) {
         while self.room(worker) != Room::None
-            && let Some(id) = self.workers.live(worker).backlog.pop_front()
+            && let Some(id) = self.workers.live(worker).next_waiting()
         {
             self.start(worker, id, effects);
         }
         if self.workers.live(worker).backlog.is_empty() {
             self.workers.backlogged.remove(&worker);
         }
+        if self.workers.live(worker).bound.is_empty() {
+            self.workers.bound_backlogged.remove(&worker);
+        }
     }
 
-    /// A worker's share of the pool is a contiguous run, so that siblings land together.
-    fn feed_pool<E: Effects>(&mut self, worker: WorkerId, effects: &mut E) {
+    /// Gives a worker its share of the pool, a contiguous run, so that siblings land together. Whether it may be given
+    /// more.
+    fn feed_pool<E: Effects>(&mut self, worker: WorkerId, effects: &mut E) -> bool {
         let share = self.pool.len().div_ceil(self.workers.roomy_len() + 1);
         for _ in 0..share {
             if self.room(worker) == Room::None {
-                return;
+                return true;
             }
-            let Some(id) = self.pool.pop_front() else { return };
+            let Some(id) = self.pool.pop_front() else { return true };
+            if self.is_too_far_ahead(worker, id) {
+                self.pool_again(id);
+                return false;
+            }
             self.start(worker, id, effects);
+        }
+        true
+    }
+
+    /// Whether the worker has enough to do for a task whose output is large: what is made ahead of its use only
+    /// takes up memory.
+    fn is_too_far_ahead(&self, worker: WorkerId, id: TaskId) -> bool {
+        let (Some(slot), Some(worker)) = (self.ready_slot(id), self.workers.find(worker)) else {
+            return false;
+        };
+        let is_large =
+            self.functions[self.tasks[slot].function as usize].mean_bytes >= LARGE_OUTPUT_BYTES_MIN;
+        let threads = worker.threads as usize;
+        is_large && worker.outstanding() >= threads + threads.div_ceil(LARGE_OUTPUT_AHEAD)
+    }
+
+    /// Puts a task back to where it was taken from.
+    fn pool_again(&mut self, id: TaskId) {
+        if let Some(slot) = self.ready_slot(id) {
+            let (priority, function) = (self.tasks[slot].priority, self.tasks[slot].function);
+            self.pool.push_front(priority, id, self.estimate_us(function));
         }
     }
 
@@ -253,6 +298,7 @@ impl SchedulerCore {
             State::Held if !task.holders.contains(&worker) => {
                 Source::Remote { nbytes: task.nbytes, holders: self.nearest_first(worker, &task.holders) }
             }
+            _ if task.is_used_once() => Source::LastUse,
             _ => Source::Local,
         };
         Input { task: self.tasks.id(input), source }
@@ -299,6 +345,7 @@ impl SchedulerCore {
         let worker = self.workers.find(id).expect("tasks are assigned to live workers");
         let task = &self.tasks[follower];
         matches!(task.state, State::Waiting { .. })
+            && self.suits(follower, id)
             && worker.followers < worker.threads * FOLLOWERS_PER_THREAD_MAX
             && (!self.functions_known || self.functions[task.function as usize].registered)
             && task.inputs.iter().all(|input| match self.tasks[*input].state {
@@ -329,7 +376,9 @@ impl SchedulerCore {
 
     /// An idle worker, if there is something to steal.
     fn idle_thief(&mut self) -> Option<WorkerId> {
-        let loot = !self.workers.backlogged.is_empty() || self.workers.any_queued();
+        let loot = !self.workers.backlogged.is_empty()
+            || !self.workers.bound_backlogged.is_empty()
+            || self.workers.any_queued();
         if loot { self.workers.take_idle() } else { None }
     }
 
@@ -354,7 +403,7 @@ impl SchedulerCore {
             self.feed_backlog(thief, effects);
             return true;
         }
-        self.retract_for(thief, effects)
+        self.steal_bound(thief, effects) || self.retract_for(thief, effects)
     }
 
     /// The worker with the longest wait whose backlog is worth moving to `thief`.
@@ -369,11 +418,28 @@ impl SchedulerCore {
     /// Asks the deepest queue for half of what it has beyond its threads.
     fn retract_for<E: Effects>(&mut self, thief: WorkerId, effects: &mut E) -> bool {
         let start = self.draw() as usize;
-        let Some(victim) = self.workers.deepest(thief, VICTIMS_MAX, start) else { return false };
+        let mut passed_over = SmallVec::<[WorkerId; PASSED_OVER_MAX]>::new();
+        while let Some(victim) = self.workers.deepest(thief, VICTIMS_MAX, start, &passed_over) {
+            if self.retract_from(victim, thief, effects) {
+                return true;
+            }
+            passed_over.push(victim);
+            if self.bindings.is_empty() || passed_over.len() == PASSED_OVER_MAX {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// Asks `victim` for half of what it has beyond its threads, as far as `thief` may run that; whether it is worth it.
+    fn retract_from<E: Effects>(&mut self, victim: WorkerId, thief: WorkerId, effects: &mut E) -> bool {
         let worker = self.workers.live(victim);
         let (threads, count) = (u64::from(worker.threads), worker.queued().div_ceil(2));
         let mut candidates: Vec<u32> = worker.assigned.clone();
         candidates.retain(|slot| matches!(self.tasks[*slot].state, State::Assigned { missing: 0, .. }));
+        if !self.bindings.is_empty() {
+            candidates.retain(|slot| self.suits(*slot, thief));
+        }
         // The worker was given no more than a round trip of work, by what was known then.
         let estimates = candidates.iter().map(|slot| u64::from(self.estimate_us(self.tasks[*slot].function)));
         if estimates.sum::<u64>() / threads < 2 * self.tuning.round_trip_us {

@@ -56,6 +56,13 @@ impl ReadyQueue {
         self.estimate_us += u64::from(estimate_us);
     }
 
+    /// The priority of the entry at the front.
+    pub(super) fn first_priority(&self) -> Option<i32> {
+        let usual = if self.usual.is_empty() { None } else { Some(0) };
+        let other = self.others.first_key_value().map(|(priority, _)| priority.0);
+        usual.max(other)
+    }
+
     #[inline]
     pub(super) fn pop_front(&mut self) -> Option<TaskId> {
         let popped = match self.others.first_entry() {

@@ -7,9 +7,10 @@
 use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
 
+use super::blame::{self, Loss};
 use super::life::Step;
 use super::task::{Origin, State};
-use super::{Effects, SchedulerCore, blame};
+use super::{Effects, SchedulerCore};
 use crate::model::{ClientId, TaskId, WorkerId};
 
 /// Why a worker left, which decides whether its tasks are suspects.
@@ -44,14 +45,19 @@ impl SchedulerCore {
                 _ => self.requeue(slot),
             }
         }
-        let mut backlog = worker.backlog;
-        while let Some(task) = backlog.pop_front() {
-            self.unplaced.push(task);
+        for mut queue in [worker.backlog, worker.bound] {
+            while let Some(task) = queue.pop_front() {
+                self.unplaced.push(task);
+            }
         }
+        if self.workers.len() == 0 {
+            self.bindings.stop_clocks();
+        }
+        self.look_at_orders(Some(id));
         for slot in worker.holds {
-            self.lose_copy(slot, id);
+            self.lose_copy(slot, id, effects);
         }
-        self.lose_receiving(id);
+        self.send_on(id, effects);
         self.take_steps(effects);
     }
 
@@ -65,21 +71,31 @@ impl SchedulerCore {
     }
 
     /// One copy less. The last one's loss releases the task, and if anybody wants the value it is made again.
-    pub(super) fn lose_copy(&mut self, slot: u32, holder: WorkerId) {
+    pub(super) fn lose_copy<E: Effects>(&mut self, slot: u32, holder: WorkerId, effects: &mut E) {
         let task = &mut self.tasks[slot];
         task.holders.retain(|other| *other != holder);
         let (left, nbytes) = (task.holders.len(), task.nbytes);
         self.workers.unhold(holder, slot, nbytes);
+        if self.orders.contains(slot) {
+            self.steps.push(Step::Arrange(slot));
+        }
         if left > 0 || !matches!(self.tasks[slot].state, State::Held) {
             return;
         }
+        self.call_off(slot, effects);
         self.tasks[slot].state = State::Released;
         self.doubts.remove(&self.tasks.id(slot));
         self.tasks.rename(slot);
         if self.tasks[slot].origin == Origin::Computed {
             self.totals.recomputed += 1;
         }
-        self.steps.push(if self.tasks[slot].is_wanted() { Step::Activate(slot) } else { Step::Settle(slot) });
+        self.steps.push(match (self.tasks[slot].is_wanted(), self.tasks[slot].origin) {
+            (true, Origin::Computed) => Step::Activate(slot),
+            (true, Origin::Scattered) => {
+                Step::Fail(slot, self.blame(slot, blame::Cause::ScatteredDataLost(Loss::Held(holder))))
+            }
+            (false, _) => Step::Settle(slot),
+        });
     }
 
     /// Counts a death against the tasks that may have been its cause: those that ran with caution, and those that
@@ -96,16 +112,16 @@ impl SchedulerCore {
         }
     }
 
-    /// Values on their way to a worker that is gone will not arrive.
-    fn lose_receiving(&mut self, id: WorkerId) {
+    /// Values on their way to a worker that is gone go to others.
+    fn send_on<E: Effects>(&mut self, id: WorkerId, effects: &mut E) {
         let on_the_way = |slot: &u32| matches!(self.tasks[*slot].state, State::Receiving { worker, .. } if worker == Some(id));
-        let lost: Vec<u32> = self.tasks.slots().filter(on_the_way).collect();
-        lost.into_iter().for_each(|slot| self.lose_scattered(slot));
+        let left: Vec<u32> = self.tasks.slots().filter(on_the_way).collect();
+        left.into_iter().for_each(|slot| self.send_elsewhere(slot, effects));
     }
 
     /// A value that a client was sending will not arrive.
-    pub(super) fn lose_scattered(&mut self, slot: u32) {
-        let error = self.blame(slot, blame::Cause::ScatteredDataLost);
+    pub(super) fn lose_scattered(&mut self, slot: u32, loss: Loss) {
+        let error = self.blame(slot, blame::Cause::ScatteredDataLost(loss));
         self.tasks[slot].state = State::Released;
         self.tasks.rename(slot);
         self.steps.push(Step::Fail(slot, error));

@@ -1,4 +1,4 @@
-//! What workers say: finished, failed, returned, started, holds, unavailable.
+//! What workers say: finished, failed, returned, started, holds, unavailable. (`missed` is in [`super::copies`].)
 
 use super::clients::Standing;
 use super::life::Step;
@@ -29,6 +29,7 @@ impl SchedulerCore {
         };
         self.totals.finished += 1;
         self.learn(slot, report.duration_us);
+        self.learn_size(slot, if report.inline.is_none() { report.nbytes } else { 0 });
         self.deaths.remove(&slot);
         self.tasks[slot].nbytes = report.nbytes;
         if report.inline.is_none() {
@@ -100,6 +101,10 @@ impl SchedulerCore {
                 }
                 // All copies are booked at one size, so that what is added is what is taken off.
                 self.workers.hold(worker, slot, self.tasks[slot].nbytes);
+                if self.orders.contains(slot) {
+                    self.copy_arrived(slot, worker, effects);
+                    self.take_steps(effects);
+                }
             }
             _ => effects.free(worker, task),
         }
@@ -113,8 +118,18 @@ impl SchedulerCore {
             return;
         }
         effects.free(holder, task);
-        self.lose_copy(slot, holder);
+        self.lose_copy(slot, holder, effects);
         self.take_steps(effects);
+    }
+
+    /// A worker cannot read a value that it had spilled, or has dropped one after its last use: that copy is gone.
+    /// Who has come to want it meanwhile has it computed again.
+    pub fn lost<E: Effects>(&mut self, worker: WorkerId, task: TaskId, effects: &mut E) {
+        let Some(slot) = self.tasks.find(task) else { return };
+        if self.tasks[slot].holders.contains(&worker) {
+            self.lose_copy(slot, worker, effects);
+            self.take_steps(effects);
+        }
     }
 
     /// Whether a value that was not handed out is too precious to be given up yet.
@@ -130,6 +145,7 @@ impl SchedulerCore {
 
     /// A client could not fetch the value that it knows as `task` from `worker`: as
     /// [`unavailable`](Self::unavailable), unless the future has got another value since; and it is watched again.
+    /// Or it could not send it there, and sends it to another.
     pub fn unreachable<E: Effects>(
         &mut self,
         client: ClientId,
@@ -141,7 +157,15 @@ impl SchedulerCore {
         if let Standing::Task { slot, .. } = self.clients.standing(client, future)
             && self.tasks.id(slot) == task
         {
-            self.unavailable(task, worker, effects);
+            match self.tasks[slot].state {
+                State::Receiving { worker: Some(former), sender, .. } => {
+                    if former == worker && sender == (client, future) {
+                        self.send_elsewhere(slot, effects);
+                        self.take_steps(effects);
+                    }
+                }
+                _ => self.unavailable(task, worker, effects),
+            }
         }
         self.watch(client, future, effects)
     }
@@ -190,5 +214,11 @@ impl SchedulerCore {
         let duration = duration_us as f32;
         function.mean_us =
             Some(function.mean_us.map_or(duration, |mean| mean + MEAN_WEIGHT * (duration - mean)));
+    }
+
+    /// Takes the size of a result into the mean of its function.
+    fn learn_size(&mut self, slot: u32, nbytes: u64) {
+        let function = &mut self.functions[self.tasks[slot].function as usize];
+        function.mean_bytes += MEAN_WEIGHT * (nbytes as f32 - function.mean_bytes);
     }
 }

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::blame::Loss;
 use super::clients::{Standing, Watch};
 use super::life::Step;
 use super::task::{Origin, State};
@@ -9,8 +12,6 @@ use super::{Effects, Interned, SchedulerCore, Violation};
 use crate::model::{ClientId, FunctionId, FutureId, Key, WorkerId};
 use crate::wire::client::{Outcome, Placed, Scatter, ScatterValue, Submission};
 
-/// Stands in the function table for values that no function made.
-const SCATTERED: FunctionId = FunctionId(0);
 /// How far ahead of the futures it holds a client may number one: more is a sign of nonsense.
 const FUTURE_AHEAD_MAX: u32 = 1 << 30;
 
@@ -51,6 +52,10 @@ impl SchedulerCore {
         task.arguments.extend_from_slice(call.arguments);
         task.priority = call.options.priority;
         task.retries_left = call.options.retries;
+        if let Some(placement) = &call.options.placement {
+            task.is_bound = true;
+            self.bindings.bind(slot, Arc::clone(placement));
+        }
         self.clients.link(&mut self.tasks, client, call.future, slot);
         self.wait_for(slot, &inputs, 1);
         if !inputs.is_empty() {
@@ -128,9 +133,14 @@ impl SchedulerCore {
         }
         let is_live = |worker: &WorkerId| self.workers.find(*worker).is_some();
         let chosen: Vec<WorkerId> = scatter.workers.iter().copied().filter(is_live).collect();
+        let is_named = !scatter.workers.is_empty() && !scatter.allow_other_workers;
+        let function = self.scattered(&scatter.type_name);
         for value in &scatter.values {
-            let worker = self.next_receiver(&chosen);
-            self.receive(client, value, worker, effects);
+            let worker = match scatter.workers.first() {
+                Some(gone) if is_named && chosen.is_empty() => Some(*gone),
+                _ => self.next_receiver(&chosen, None),
+            };
+            self.receive(client, value, function, (worker, is_named), effects);
         }
         self.take_steps(effects);
         Ok(())
@@ -141,21 +151,50 @@ impl SchedulerCore {
         for (client, future) in std::mem::take(&mut self.unscattered) {
             let Standing::Task { slot, .. } = self.clients.standing(client, future) else { continue };
             let sender = (client, future);
-            if matches!(self.tasks[slot].state, State::Receiving { worker: None, sender: other } if other == sender)
+            if matches!(self.tasks[slot].state, State::Receiving { worker: None, sender: other, .. } if other == sender)
             {
-                let worker = self.next_receiver(&[]);
-                self.tasks[slot].state = State::Receiving { worker, sender };
-                effects.placed(client, &Placed { future, task: self.tasks.id(slot), worker });
+                self.send_elsewhere(slot, effects);
             }
         }
     }
 
-    /// The next of the chosen workers, or of all, round the ring; None if there is none.
-    fn next_receiver(&mut self, chosen: &[WorkerId]) -> Option<WorkerId> {
+    /// A value did not reach its worker, or had none: its client sends it to another, which is not asked of it if
+    /// it has named its workers; the value is lost then.
+    pub(super) fn send_elsewhere<E: Effects>(&mut self, slot: u32, effects: &mut E) {
+        let State::Receiving { worker: former, sender, is_named } = self.tasks[slot].state else { return };
+        if let Some(former) = former {
+            if is_named {
+                return self.lose_scattered(slot, Loss::OnItsWay(former));
+            }
+            self.tasks.rename(slot);
+        }
+        let worker = self.next_receiver(&[], former);
+        self.tasks[slot].state = State::Receiving { worker, sender, is_named };
+        let (client, future) = sender;
+        match worker {
+            Some(_) => effects.placed(client, &Placed { future, task: self.tasks.id(slot), worker }),
+            None => self.unscattered.push(sender),
+        }
+    }
+
+    /// The next of the chosen workers, or of all, round the ring; one whose memory is nearly full is passed over, and so
+    /// is `former`. None if there is none.
+    fn next_receiver(&mut self, chosen: &[WorkerId], former: Option<WorkerId>) -> Option<WorkerId> {
         let among = if chosen.is_empty() { self.workers.ids() } else { chosen };
-        let worker = among.get(self.next_scatter % among.len().max(1)).copied();
+        let first = self.next_scatter % among.len().max(1);
+        let mut round = among.iter().cycle().skip(first).take(among.len());
+        let others = round.clone().filter(|worker| Some(**worker) != former);
+        let open = others.clone().find(|worker| !self.workers.is_avoided(**worker));
+        let worker = open.or(others.clone().next()).or_else(|| round.next()).copied();
         self.next_scatter = self.next_scatter.wrapping_add(1);
         worker
+    }
+
+    /// The entry in the function table of scattered values of a type, which nobody runs.
+    fn scattered(&mut self, type_name: &str) -> u32 {
+        let function = self.function(FunctionId(xxh3_64(type_name.as_bytes())));
+        self.functions[function as usize].name.get_or_insert_with(|| type_name.to_owned());
+        function
     }
 
     /// Books a value as on its way to `worker`, unless its key is known.
@@ -163,22 +202,26 @@ impl SchedulerCore {
         &mut self,
         client: ClientId,
         value: &ScatterValue,
-        worker: Option<WorkerId>,
+        function: u32,
+        (worker, is_named): (Option<WorkerId>, bool),
         effects: &mut E,
     ) {
-        let function = self.function(SCATTERED);
         let (Interned::Known(slot) | Interned::Fresh(slot)) =
             self.intern(value.key, function, Origin::Scattered);
         self.clients.link(&mut self.tasks, client, value.future, slot);
         let mut placed = Placed { future: value.future, task: self.tasks.id(slot), worker: None };
         match (&self.tasks[slot].state, self.tasks[slot].origin) {
             (State::Released | State::Failed(_), Origin::Scattered) => {
-                self.tasks[slot].state = State::Receiving { worker, sender: (client, value.future) };
+                let sender = (client, value.future);
+                self.tasks[slot].state = State::Receiving { worker, sender, is_named };
                 self.tasks[slot].nbytes = value.nbytes;
-                if worker.is_none() {
-                    return self.unscattered.push((client, value.future));
+                match worker {
+                    Some(worker) if self.workers.find(worker).is_none() => {
+                        return self.lose_scattered(slot, Loss::OnItsWay(worker));
+                    }
+                    Some(_) => placed.worker = worker,
+                    None => return self.unscattered.push(sender),
                 }
-                placed.worker = worker;
             }
             (State::Released, Origin::Computed) => self.steps.push(Step::Activate(slot)),
             _ => {}
@@ -217,7 +260,7 @@ impl SchedulerCore {
         let slot = self.clients.unlink(&mut self.tasks, reference);
         match self.tasks[slot].state {
             State::Receiving { sender, .. } if sender == (node.client, node.future) => {
-                self.lose_scattered(slot)
+                self.lose_scattered(slot, Loss::Unsent)
             }
             _ => {}
         }

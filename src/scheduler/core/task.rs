@@ -54,6 +54,8 @@ pub(super) struct Task {
     pub origin: Origin,
     /// Whether some input is or was on workers: then the place matters, and inputs can be lost.
     pub is_drawn: bool,
+    /// Whether the caller said where it may or should run.
+    pub is_bound: bool,
 }
 
 const _: () = assert!(size_of::<Task>() <= 192, "a task record is at most 192 bytes");
@@ -80,9 +82,9 @@ pub(super) enum State {
     Ready,
     /// With a worker. A follower (`missing > 0`) starts there when its last inputs are done there.
     Assigned { worker: WorkerId, missing: u32 },
-    /// On its way from a client to a worker, or to the next one that joins. Only the sender's future stands
-    /// for its coming: others that want the value rely on it.
-    Receiving { worker: Option<WorkerId>, sender: (ClientId, FutureId) },
+    /// On its way from a client to a worker, or to the next one that joins; a worker that was not named may be
+    /// replaced. Only the sender's future stands for its coming: others that want the value rely on it.
+    Receiving { worker: Option<WorkerId>, sender: (ClientId, FutureId), is_named: bool },
     /// Stored on its holders.
     Held,
     /// Stored here, packed.
@@ -114,6 +116,7 @@ impl Task {
             retries_left: 0,
             origin: Origin::Computed,
             is_drawn: false,
+            is_bound: false,
         }
     }
 
@@ -123,6 +126,11 @@ impl Task {
 
     pub(super) fn is_active(&self) -> bool {
         matches!(self.state, State::Waiting { .. } | State::Ready | State::Assigned { .. })
+    }
+
+    /// Whether one input of one active task is all that the value is for.
+    pub(super) fn is_used_once(&self) -> bool {
+        self.wanted_by == 1 && self.references == NONE && self.origin == Origin::Computed
     }
 
     /// Whether anybody wants the value.

@@ -1,6 +1,9 @@
 //! One test per rule, against a recorder of effects. The simulation in `tests/sim` covers their interplay.
 #![allow(clippy::unwrap_used)]
 
+mod binding;
+mod copies;
+mod shortage;
 mod trouble;
 
 use smallvec::SmallVec;
@@ -31,6 +34,7 @@ impl Effects for Recorder {
             .map(|input| match &input.source {
                 Source::Inline(bytes) => format!("inline{bytes:?}"),
                 Source::Local => format!("local {}", input.task),
+                Source::LastUse => format!("last use of {}", input.task),
                 Source::Remote { holders, .. } => format!("{} at {holders:?}", input.task),
             })
             .collect();
@@ -49,6 +53,10 @@ impl Effects for Recorder {
 
     fn fence(&mut self, worker: WorkerId, number: u64) {
         self.lines.push(format!("fence {number} to {worker}"));
+    }
+
+    fn acquire(&mut self, worker: WorkerId, task: TaskId, _nbytes: u64, holders: &[WorkerId]) {
+        self.lines.push(format!("acquire {task} on {worker} from {holders:?}"));
     }
 
     fn free(&mut self, worker: WorkerId, task: TaskId) {
@@ -72,6 +80,10 @@ impl Effects for Recorder {
     fn acknowledge(&mut self, client: ClientId, number: u32) {
         self.lines.push(format!("{client} cancel {number} acknowledged"));
     }
+
+    fn answer(&mut self, client: ClientId, number: u32, answer: &Result<String, String>) {
+        self.lines.push(format!("{client} {number}: {answer:?}"));
+    }
 }
 
 /// A core with clients Alice and Bob, and its effects.
@@ -91,7 +103,8 @@ impl Bench {
 
     fn join(&mut self, id: u32) {
         let functions = [(FUNCTION, "inc".to_owned())];
-        self.core.worker_joined(WorkerId(id), "host", 1, functions, &mut self.effects);
+        let seat = Seat { host: "host", rank: Some(id + 1), threads: 1 };
+        self.core.worker_joined(WorkerId(id), seat, functions, &mut self.effects);
     }
 
     fn submit(&mut self, client: ClientId, future: u32, key: u128, inputs: &[u32]) {
@@ -121,7 +134,12 @@ impl Bench {
 
     fn scatter(&mut self, client: ClientId, future: u32, key: u128) {
         let value = ScatterValue { future: FutureId(future), key: Key(key), nbytes: 8 };
-        let scatter = Scatter { values: vec![value], workers: vec![] };
+        let scatter = Scatter {
+            values: vec![value],
+            workers: vec![],
+            allow_other_workers: false,
+            type_name: "Vec".to_owned(),
+        };
         self.core.scatter(client, &scatter, &mut self.effects).unwrap();
         self.core.watch(client, FutureId(future), &mut self.effects).unwrap();
     }
@@ -146,6 +164,11 @@ impl Bench {
         let error = TaskError::new(ErrorKind::Error, "division by zero").pack();
         let report = Failed { task, duration_us: 10, error: &error };
         self.core.failed(WorkerId(worker), &report, &mut self.effects).unwrap();
+    }
+
+    fn lose(&mut self, worker: u32) {
+        self.core.worker_left(WorkerId(worker), recover::Departure::Lost, &mut self.effects);
+        self.core.check();
     }
 
     /// The latest assignment.
@@ -196,6 +219,38 @@ fn a_chain_is_given_to_one_worker_at_once() {
 }
 
 #[test]
+fn a_value_that_is_for_one_task_alone_goes_with_it() {
+    let mut bench = Bench::new(1);
+    bench.submit(ALICE, 0, 1, &[]);
+    bench.submit(ALICE, 1, 2, &[0]);
+    bench.core.release(ALICE, FutureId(0), &mut bench.effects).unwrap();
+    assert_eq!(
+        bench.place(),
+        ["assign task-0.0 to worker-0 ()", "assign task-1.0 to worker-0 (last use of task-0.0)"]
+    );
+    bench.finish(0, TaskId(0), None);
+    bench.finish(0, TaskId(1), None);
+    bench.core.lost(WorkerId(0), TaskId(0), &mut bench.effects);
+    let free = bench.place();
+    assert!(free.contains(&"free task-0.0 on worker-0".to_owned()), "{free:?}");
+}
+
+#[test]
+fn a_value_that_somebody_came_to_want_after_its_last_use_is_computed_again() {
+    let mut bench = Bench::new(1);
+    bench.submit(ALICE, 0, 1, &[]);
+    bench.submit(ALICE, 1, 2, &[0]);
+    bench.core.release(ALICE, FutureId(0), &mut bench.effects).unwrap();
+    bench.place();
+    bench.finish(0, TaskId(0), None);
+    bench.submit(BOB, 0, 1, &[]);
+    bench.finish(0, TaskId(1), None);
+    bench.place();
+    bench.core.lost(WorkerId(0), TaskId(0), &mut bench.effects);
+    assert_eq!(bench.place(), ["assign task-0.1 to worker-0 ()"]);
+}
+
+#[test]
 fn a_released_value_is_freed_on_its_holder_and_its_record_forgotten() {
     let mut bench = Bench::new(1);
     bench.submit(ALICE, 0, 1, &[]);
@@ -235,7 +290,7 @@ fn dependents_of_a_failed_task_fail_with_its_error() {
 #[test]
 fn retries_run_a_failed_task_again_and_then_no_more() {
     let mut bench = Bench::new(1);
-    bench.submit_with(ALICE, 0, 1, &[], CallOptions { retries: 2, priority: 0 });
+    bench.submit_with(ALICE, 0, 1, &[], CallOptions { retries: 2, ..CallOptions::default() });
     for _ in 0..2 {
         assert_eq!(bench.place(), ["assign task-0.0 to worker-0 ()"]);
         bench.fail(0, TaskId(0));
@@ -249,7 +304,7 @@ fn retries_run_a_failed_task_again_and_then_no_more() {
 fn higher_priority_runs_first() {
     let mut bench = Bench::new(0);
     bench.submit(ALICE, 0, 1, &[]);
-    bench.submit_with(ALICE, 1, 2, &[], CallOptions { priority: 5, retries: 0 });
+    bench.submit_with(ALICE, 1, 2, &[], CallOptions { priority: 5, ..CallOptions::default() });
     bench.join(0);
     assert_eq!(bench.place(), ["assign task-1.0 to worker-0 ()"]);
 }
@@ -498,4 +553,21 @@ fn a_worker_that_is_fed_from_its_backlog_stands_in_line_once() {
         bench.place();
     }
     assert_eq!(bench.core.workers.roomy_len(), 1);
+}
+
+#[test]
+fn sizes_and_holders_are_told_of_what_has_a_value() {
+    let mut bench = Bench::new(2);
+    bench.scatter(ALICE, 0, 1);
+    bench.submit(ALICE, 1, 2, &[0]);
+    assert_eq!(bench.core.nbytes(ALICE, FutureId(0)), None);
+    bench.core.holds(WorkerId(0), TaskId(0), 800, &mut bench.effects);
+    bench.place();
+    assert_eq!(bench.core.nbytes(ALICE, FutureId(0)), Some(800));
+    assert_eq!(bench.core.nbytes(ALICE, FutureId(1)), None);
+    assert_eq!(bench.core.nbytes(BOB, FutureId(0)), None);
+    let held = bench.core.has_what(WorkerId(0)).unwrap();
+    assert_eq!(held.iter().map(|value| value.nbytes).collect::<Vec<_>>(), [800]);
+    assert_eq!(bench.core.has_what(WorkerId(1)), Some(vec![]));
+    assert_eq!(bench.core.has_what(WorkerId(2)), None);
 }

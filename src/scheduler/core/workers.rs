@@ -5,14 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::Seat;
 use super::queue::ReadyQueue;
 use super::task::{NONE, TaskTable};
-use crate::model::{TaskId, WorkerId};
+use crate::model::{TaskId, WorkerId, WorkerName};
 
 /// One worker.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub host: u32,
+    /// Its rank in the launch, if it has one.
+    pub rank: Option<u32>,
     pub threads: u32,
     /// Slots of assigned tasks, followers included; a task knows its place in here.
     pub assigned: Vec<u32>,
@@ -24,6 +27,8 @@ pub(super) struct Worker {
     pub load_us: u64,
     /// Ready tasks that wait here for this worker, as it has their inputs.
     pub backlog: ReadyQueue,
+    /// Ready tasks that wait here for this worker, as they name it.
+    pub bound: ReadyQueue,
     /// Slots of values that the worker holds.
     pub holds: BTreeSet<u32>,
     pub held_bytes: u64,
@@ -33,6 +38,8 @@ pub(super) struct Worker {
     pub retracting: BTreeSet<TaskId>,
     /// Tasks assigned with caution that the worker said to start.
     pub started: BTreeSet<TaskId>,
+    /// Whether its memory is nearly full: it runs one task at a time.
+    pub is_paused: bool,
     /// The line that the worker stands in, and its number there.
     standing: (Room, u64),
     /// Whether its room may have grown, or its backlog has.
@@ -59,16 +66,40 @@ pub(super) struct Workers {
     table: Vec<Option<Box<Worker>>>,
     /// Live workers, dense, for draws at random.
     order: Vec<WorkerId>,
+    /// Live workers by rank, those without one behind.
+    by_rank: Vec<(Rank, WorkerId)>,
     hosts: BTreeMap<String, u32>,
+    /// Live workers by host.
+    by_host: BTreeSet<(u32, WorkerId)>,
     idle: Line,
     spare: Line,
     /// The number of who gets in line next.
     next_number: u64,
+    /// Workers with a backlog.
     pub backlogged: BTreeSet<WorkerId>,
+    /// Workers with tasks that name them.
+    pub bound_backlogged: BTreeSet<WorkerId>,
     /// Workers with tasks queued beyond their threads, as of their last enrolment.
     deep: BTreeSet<WorkerId>,
     /// Workers that are to be fed, each once.
     dirty: Vec<WorkerId>,
+    /// How many have paused.
+    paused: usize,
+    /// Whether all had when workers were fed last.
+    were_all_paused: bool,
+}
+
+/// Ranks in their order; a worker that has none comes last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Is(u32),
+    None,
+}
+
+impl From<Option<u32>> for Rank {
+    fn from(rank: Option<u32>) -> Self {
+        rank.map_or(Self::None, Self::Is)
+    }
 }
 
 /// Workers in the order in which they got in line. Who has left it, or stands in it again behind, is passed over.
@@ -90,29 +121,44 @@ impl Worker {
         self.outstanding().saturating_sub(self.threads as usize)
     }
 
+    /// Takes the next ready task that waits here: the one of the highest priority, and of two first the one that
+    /// names this worker.
+    #[inline]
+    pub(super) fn next_waiting(&mut self) -> Option<TaskId> {
+        if self.bound.is_empty() || self.backlog.first_priority() > self.bound.first_priority() {
+            return self.backlog.pop_front();
+        }
+        self.bound.pop_front()
+    }
+
     /// Estimated time until a task given to it starts, backlog included.
     pub(super) fn wait_us(&self) -> u64 {
-        (self.load_us + self.backlog.estimate_us()) / u64::from(self.threads.max(1))
+        (self.load_us + self.backlog.estimate_us() + self.bound.estimate_us())
+            / u64::from(self.threads.max(1))
     }
 }
 
 impl Workers {
-    pub(super) fn join(&mut self, id: WorkerId, host: &str, threads: u32) {
+    pub(super) fn join(&mut self, id: WorkerId, seat: Seat<'_>) {
+        let Seat { host, rank, threads } = seat;
         let hosts = u32::try_from(self.hosts.len()).unwrap_or(u32::MAX);
         let host = *self.hosts.entry(host.to_owned()).or_insert(hosts);
         let worker = Worker {
             host,
+            rank,
             threads,
             assigned: Vec::new(),
             followers: 0,
             abandoned: BTreeMap::new(),
             load_us: 0,
             backlog: ReadyQueue::default(),
+            bound: ReadyQueue::default(),
             holds: BTreeSet::new(),
             held_bytes: 0,
             inbound: BTreeSet::new(),
             retracting: BTreeSet::new(),
             started: BTreeSet::new(),
+            is_paused: false,
             standing: (Room::None, 0),
             is_dirty: false,
             is_deep: false,
@@ -123,18 +169,106 @@ impl Workers {
         }
         self.table[index] = Some(Box::new(worker));
         self.order.push(id);
+        self.by_host.insert((host, id));
+        let entry = (rank.into(), id);
+        self.by_rank.insert(self.by_rank.partition_point(|other| *other < entry), entry);
     }
 
     pub(super) fn leave(&mut self, id: WorkerId) -> Option<Box<Worker>> {
         self.order.retain(|other| *other != id);
         self.backlogged.remove(&id);
+        self.bound_backlogged.remove(&id);
         self.deep.remove(&id);
         self.leave_line(id);
-        self.table.get_mut(id.0 as usize)?.take()
+        if let Some(host) = self.find(id).map(|worker| worker.host) {
+            self.by_host.remove(&(host, id));
+        }
+        self.by_rank.retain(|(_, other)| *other != id);
+        let worker = self.table.get_mut(id.0 as usize)?.take()?;
+        self.paused -= usize::from(worker.is_paused);
+        Some(worker)
+    }
+
+    /// Books whether a worker has paused; whether that is news.
+    pub(super) fn pause(&mut self, id: WorkerId, is_paused: bool) -> bool {
+        let worker = self.live(id);
+        let is_news = std::mem::replace(&mut worker.is_paused, is_paused) != is_paused;
+        match (is_news, is_paused) {
+            (true, true) => self.paused += 1,
+            (true, false) => self.paused -= 1,
+            (false, _) => {}
+        }
+        is_news
+    }
+
+    /// Whether no worker is open.
+    pub(super) fn all_paused(&self) -> bool {
+        self.paused > 0 && self.paused == self.order.len()
+    }
+
+    /// Whether a worker is to be passed over for others, as its memory is nearly full and theirs is not.
+    #[inline]
+    pub(super) fn is_avoided(&self, id: WorkerId) -> bool {
+        self.paused > 0 && !self.all_paused() && self.find(id).is_some_and(|worker| worker.is_paused)
+    }
+
+    /// The first worker from this place on that is not to be passed over.
+    pub(super) fn open_from(&self, place: usize) -> WorkerId {
+        let round = (0..self.order.len()).map(|step| self.order[(place + step) % self.order.len()]);
+        let mut open = round.filter(|id| !self.is_avoided(*id));
+        open.next().expect("one is open, or none is passed over")
+    }
+
+    /// When all have paused, and when that ends, everybody's room is another.
+    pub(super) fn note_pauses(&mut self) {
+        let all_paused = self.all_paused();
+        if std::mem::replace(&mut self.were_all_paused, all_paused) != all_paused {
+            self.order.clone().into_iter().for_each(|id| self.mark_dirty(id));
+        }
     }
 
     pub(super) fn len(&self) -> usize {
         self.order.len()
+    }
+
+    /// The host of a live worker.
+    pub(super) fn host(&self, id: WorkerId) -> Option<u32> {
+        self.find(id).map(|worker| worker.host)
+    }
+
+    /// Adds the live workers of this name.
+    pub(super) fn named(&self, name: &WorkerName, found: &mut Vec<WorkerId>) {
+        match name {
+            WorkerName::Id(id) => found.extend(self.find(*id).map(|_| *id)),
+            WorkerName::Rank(rank) => {
+                let rank = Rank::Is(*rank);
+                let from = self.by_rank.partition_point(|(other, _)| *other < rank);
+                let same = self.by_rank[from..].iter().take_while(|(other, _)| *other == rank);
+                found.extend(same.map(|(_, id)| *id));
+            }
+            WorkerName::Host(name) => {
+                let Some(&host) = self.hosts.get(name) else { return };
+                let same = self.by_host.range((host, WorkerId(0))..).take_while(|(other, _)| *other == host);
+                found.extend(same.map(|(_, id)| *id));
+            }
+        }
+    }
+
+    /// Whether this is a name of the worker.
+    pub(super) fn has_name(&self, id: WorkerId, name: &WorkerName) -> bool {
+        let Some(worker) = self.find(id) else { return false };
+        match name {
+            WorkerName::Id(named) => *named == id,
+            WorkerName::Rank(rank) => worker.rank == Some(*rank),
+            WorkerName::Host(host) => self.hosts.get(host) == Some(&worker.host),
+        }
+    }
+
+    /// The worker of part `index` of `of`, where parts lie on all workers in contiguous runs, by rank.
+    pub(super) fn of_share(&self, index: u32, of: u32) -> Option<WorkerId> {
+        let len = self.by_rank.len();
+        let place = u64::from(index) * len as u64 / u64::from(of.max(1));
+        self.by_rank.get((place as usize).min(len.saturating_sub(1))).map(|(_, id)| *id)
     }
 
     pub(super) fn ids(&self) -> &[WorkerId] {
@@ -336,10 +470,18 @@ impl Workers {
 
     /// The worker with the most queued tasks among a few of those that have some, other than `thief` and
     /// those that were asked already.
-    pub(super) fn deepest(&self, thief: WorkerId, look_at_max: usize, start: usize) -> Option<WorkerId> {
+    pub(super) fn deepest(
+        &self,
+        thief: WorkerId,
+        look_at_max: usize,
+        start: usize,
+        passed_over: &[WorkerId],
+    ) -> Option<WorkerId> {
         let from = WorkerId(self.order[start % self.order.len()].0);
         let round = self.deep.range(from..).chain(self.deep.range(..from)).take(look_at_max);
-        let victims = round.filter(|id| **id != thief).filter_map(|id| Some((*id, self.find(*id)?)));
+        let victims = round
+            .filter(|id| **id != thief && !passed_over.contains(id))
+            .filter_map(|id| Some((*id, self.find(*id)?)));
         let victims = victims.filter(|(_, worker)| worker.retracting.is_empty() && worker.queued() > 0);
         victims.max_by_key(|(id, worker)| (worker.load_us, std::cmp::Reverse(*id))).map(|(id, _)| id)
     }

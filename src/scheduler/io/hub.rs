@@ -10,12 +10,14 @@ use thiserror::Error;
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
+use super::chronicle::{Chronicle, What};
 use super::lease::Session;
 use super::post::{ClientPeer, PeerId, Post, WorkerPeer};
 use super::{End, SchedulerConfig, StopHandle};
 use crate::model::{ClientId, Tick, WorkerId};
+use crate::registry::difference;
 use crate::scheduler::core::recover::Departure;
-use crate::scheduler::core::{SchedulerCore, Violation};
+use crate::scheduler::core::{SchedulerCore, Seat, Violation};
 use crate::topology::Place;
 use crate::transport::tcp::Remote;
 use crate::wire::client::{ClientMessage, Closing};
@@ -51,6 +53,7 @@ pub(super) struct Hub {
     pub(super) started: Instant,
     pub(super) address: String,
     pub(super) place: Option<Place>,
+    pub(super) chronicle: Chronicle,
     /// Clients by the tokens of their sessions.
     pub(super) sessions: BTreeMap<Token, ClientId>,
     /// How long a client may be away.
@@ -74,6 +77,7 @@ impl Hub {
             started: Instant::now(),
             address: address.to_owned(),
             place: config.place.clone(),
+            chronicle: Chronicle::default(),
             sessions: BTreeMap::new(),
             client_lease: config.client_lease,
             booked: Rc::new(Notify::new()),
@@ -181,6 +185,7 @@ impl Hub {
                 }
             }
             ClientMessage::Cancel(cancel) => core.cancel(client, &cancel, post)?,
+            ClientMessage::Arrange(arrange) => core.arrange(client, arrange, post)?,
             ClientMessage::Scatter(scatter) => core.scatter(client, &scatter, post)?,
             ClientMessage::Unreachable(future, task, worker) => {
                 core.unreachable(client, future, task, worker, post)?;
@@ -215,16 +220,28 @@ impl Hub {
         if !joined {
             return Err(Refusal::NotJoined);
         }
-        let (core, post) = (&mut self.core, &mut self.post);
+        let (core, post, chronicle) = (&mut self.core, &mut self.post, &mut self.chronicle);
+        let at = self.started.elapsed();
         match message {
             WorkerMessage::Join(_) => unreachable!("handled above"),
             WorkerMessage::Finished(mut reports) => {
                 while let Some(report) = reports.next_finished()? {
+                    // Small values are too many to tell of each.
+                    if report.inline.is_none()
+                        && let Some(key) = core.key_of(report.task)
+                    {
+                        let (bytes, us) = (report.nbytes, report.duration_us);
+                        chronicle.note(at, report.task, Some(key), worker, What::Made { bytes, us });
+                    }
                     core.finished(worker, &report, post)?;
                 }
             }
             WorkerMessage::Failed(mut reports) => {
                 while let Some(report) = reports.next_failed()? {
+                    if let Some(key) = core.key_of(report.task) {
+                        let us = report.duration_us;
+                        chronicle.note(at, report.task, Some(key), worker, What::Failed { us });
+                    }
                     core.failed(worker, &report, post)?;
                 }
             }
@@ -245,7 +262,16 @@ impl Hub {
             }
             WorkerMessage::Holds(mut pairs) => {
                 while let Some((task, nbytes)) = pairs.next_pair()? {
+                    if let Some(key) = core.key_of(task) {
+                        chronicle.note(at, task, Some(key), worker, What::Held { bytes: nbytes });
+                    }
                     core.holds(worker, task, nbytes, post);
+                }
+            }
+            WorkerMessage::Missed(mut tasks) => {
+                while let Some(task) = tasks.next_task()? {
+                    debug!(%worker, %task, "a copy was not acquired");
+                    core.missed(worker, task, post);
                 }
             }
             WorkerMessage::Unavailable(mut pairs) => {
@@ -255,10 +281,25 @@ impl Hub {
                         value: holder,
                     })?;
                     debug!(%worker, %task, holder, "a value could not be fetched");
+                    let what = What::Unavailable { from: WorkerId(holder) };
+                    chronicle.note(at, task, core.key_of(task), worker, what);
                     core.unavailable(task, WorkerId(holder), post);
                 }
             }
+            WorkerMessage::Lost(mut tasks) => {
+                while let Some(task) = tasks.next_task()? {
+                    core.lost(worker, task, post);
+                }
+            }
+            WorkerMessage::Pressure(pressure) => core.pressure(worker, pressure, post),
             WorkerMessage::Metrics(metrics) => post.note_metrics(worker, metrics),
+            WorkerMessage::Moved(moved) => {
+                for moved in moved {
+                    let at = at.saturating_sub(Duration::from_micros(moved.ago_us));
+                    let (task, what) = (moved.task, What::Moved(moved));
+                    chronicle.note(at, task, core.key_of(task), worker, what);
+                }
+            }
         }
         Ok(())
     }
@@ -278,35 +319,31 @@ impl Hub {
         info!(%worker, rank = join.rank, host = join.host, pid = join.pid, threads = join.threads, "worker joined");
         let functions: Vec<_> =
             join.functions.iter().map(|function| (function.id, function.name.clone())).collect();
-        let (host, threads) = (join.host.clone(), join.threads);
-        let newcomer = [Peer { worker, address: join.address.clone() }];
+        let (host, rank, threads) = (join.host.clone(), join.rank, join.threads);
+        let newcomer = [as_peer(worker, &join)];
         let known = self.worker_addresses();
         self.post.workers.get_mut(&worker).expect("it is connected").join = Some(join);
         self.post.worker(worker, |outbox| outbox.peers(&known));
         let (clients, workers) = (self.post.client_ids(), self.post.worker_ids());
         clients.into_iter().for_each(|client| self.post.client(client, |outbox| outbox.peers(&newcomer)));
         workers.into_iter().for_each(|other| self.post.worker(other, |outbox| outbox.peers(&newcomer)));
-        self.core.worker_joined(worker, &host, threads, functions, &mut self.post);
+        self.core.worker_joined(worker, Seat { host: &host, rank, threads }, functions, &mut self.post);
         Ok(())
     }
 
-    /// In words: what one side has and the other has not.
+    /// In words: how the tasks of a worker differ from those of the cluster.
     fn other_functions(&self, join: &Join) -> String {
-        let first = self.post.workers.values().find_map(|peer| peer.join.as_ref());
-        let ours: Vec<&str> =
-            first.iter().flat_map(|join| &join.functions).map(|f| f.name.as_str()).collect();
-        let theirs: Vec<&str> = join.functions.iter().map(|f| f.name.as_str()).collect();
-        let only = |of: &[&str], other: &[&str]| {
-            let only: Vec<&str> = of.iter().copied().filter(|name| !other.contains(name)).take(5).collect();
-            if only.is_empty() { "none".to_owned() } else { only.join(", ") }
+        let names = |join: &Join| -> Vec<String> {
+            join.functions.iter().map(|function| function.name.clone()).collect()
         };
-        format!("only it has {}, only the others have {}", only(&theirs, &ours), only(&ours, &theirs))
+        let first = self.post.workers.values().find_map(|peer| peer.join.as_ref());
+        difference(&names(join), &first.map(names).unwrap_or_default())
     }
 
     fn worker_addresses(&self) -> Vec<Peer> {
         let joined =
             self.post.workers.iter().filter_map(|(worker, peer)| Some((*worker, peer.join.as_ref()?)));
-        joined.map(|(worker, join)| Peer { worker, address: join.address.clone() }).collect()
+        joined.map(|(worker, join)| as_peer(worker, join)).collect()
     }
 
     /// Whether the cluster ends.
@@ -349,6 +386,7 @@ impl Hub {
                     let shutdown = Shutdown { reason: reason.to_owned(), code: 70 };
                     self.post.worker(worker, |outbox| outbox.shutdown(&shutdown));
                 }
+                self.chronicle.note_lost(self.started.elapsed(), worker);
                 if !has_joined {
                     self.standing_by = self.standing_by.saturating_sub(1);
                 }
@@ -399,6 +437,12 @@ impl Hub {
         self.give_up_absent();
     }
 
+    /// When the core has something to do though nothing happens.
+    pub(super) fn deadline(&self) -> Option<tokio::time::Instant> {
+        let Tick(us) = self.core.next_deadline()?;
+        self.started.checked_add(Duration::from_micros(us)).map(Into::into)
+    }
+
     /// Notified when `peer` has mail.
     pub(super) fn mail(&self, peer: PeerId) -> Option<Rc<Notify>> {
         self.post.mailbox(peer).map(|mailbox| Rc::clone(&mailbox.mail))
@@ -418,4 +462,9 @@ impl Hub {
             PeerId::Worker(worker) => drop(self.post.workers.remove(&worker)),
         }
     }
+}
+
+/// A worker, as others reach it.
+fn as_peer(worker: WorkerId, join: &Join) -> Peer {
+    Peer { worker, address: join.address.clone(), mpi_rank: join.mpi_rank, shm: join.shm }
 }

@@ -88,10 +88,15 @@ impl Session {
         self.sent.retained_bytes()
     }
 
-    /// A frame of the client's is booked; what to acknowledge.
+    /// What has been booked of the client's, in bytes.
+    pub(super) fn received_bytes(&self) -> u64 {
+        self.received.bytes()
+    }
+
+    /// A frame of the client's is booked; what to acknowledge. A farewell is, so that the client need not say it again.
     pub(super) fn booked(&mut self, frame: &Frame) -> Option<u64> {
         self.received.note(frame);
-        self.received.acknowledgement()
+        if self.has_closed { Some(self.received.bytes()) } else { self.received.acknowledgement() }
     }
 
     /// The client acknowledges.

@@ -4,9 +4,10 @@
 //! core place once and wakes the writers of those who have something to hear. While a write is under way,
 //! its outbox keeps filling, so load makes batches and idleness makes none.
 //! [`hub`] joins the core with [`post`], everybody's mail; [`lease`] has the clients' connections and what outlives
-//! them; [`answers`] tells people what the core knows.
+//! them; [`answers`] tells people what the core knows, and [`chronicle`] what happened.
 
 mod answers;
+mod chronicle;
 mod hub;
 mod lease;
 mod post;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
+use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use self::hub::{Hub, Refusal};
@@ -170,11 +172,16 @@ async fn serve_locally(mut listener: Listener, config: SchedulerConfig) -> Shutd
     shutdown
 }
 
-/// Lets the core place once per batch of messages, and wakes the writers of those who then have mail.
+/// Lets the core place once per batch of messages and when it has a deadline, and wakes the writers of those who then have mail.
 async fn place(hub: Rc<RefCell<Hub>>) {
     let booked = hub.borrow().booked();
     loop {
-        booked.notified().await;
+        let deadline = hub.borrow().deadline();
+        tokio::select! {
+            biased;
+            () = booked.notified() => {}
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
+        }
         hub.borrow_mut().place();
     }
 }

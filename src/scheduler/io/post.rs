@@ -215,6 +215,10 @@ impl Effects for Post {
         self.worker(worker, |outbox| outbox.fence(number));
     }
 
+    fn acquire(&mut self, worker: WorkerId, task: TaskId, nbytes: u64, holders: &[WorkerId]) {
+        self.worker(worker, |outbox| outbox.acquire(task, nbytes, holders));
+    }
+
     fn free(&mut self, worker: WorkerId, task: TaskId) {
         self.worker(worker, |outbox| outbox.free(task));
     }
@@ -230,5 +234,9 @@ impl Effects for Post {
 
     fn acknowledge(&mut self, client: ClientId, number: u32) {
         self.client(client, |outbox| outbox.reply(number, &Ok(String::new())));
+    }
+
+    fn answer(&mut self, client: ClientId, number: u32, answer: &Result<String, String>) {
+        self.client(client, |outbox| outbox.reply(number, answer));
     }
 }

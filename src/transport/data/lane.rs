@@ -6,13 +6,16 @@
 use std::fmt;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
-use super::stream::{Broken, receive_value, send_value, skip_value};
-use super::{CONNECT_MAX, DataError, STALL_MAX};
+use super::stream::{Broken, Brought, Meter, bring_value, receive_value, send_value, skip_value};
+use super::{CONNECT_MAX, DataError, Fetched, LaneKind, LaneOffers, MpiOffer, STALL_MAX};
 use crate::model::error::with_causes;
 use crate::model::{Packed, TaskId};
+use crate::transport::mpi::MpiError;
+use crate::transport::shm;
 use crate::transport::tcp::{Connector, ReadHalf, WriteHalf};
-use crate::wire::peer::{PeerReply, PeerRequest, Shape};
+use crate::wire::peer::{BufferPart, Mapping, Offers, PeerReply, PeerRequest, SegmentPart, Shape};
 
 /// Something to do at the other end.
 #[derive(Debug)]
@@ -23,8 +26,9 @@ pub(super) struct Errand {
 
 /// What to do, and whom to tell the result.
 pub(super) enum Request {
-    Fetch { answer: oneshot::Sender<Result<Packed, DataError>> },
-    Put { packed: Packed, answer: oneshot::Sender<Result<(), DataError>> },
+    Fetch { answer: oneshot::Sender<Result<Fetched, DataError>>, offers: LaneOffers },
+    Bring { answer: oneshot::Sender<Result<Brought, DataError>>, meter: Meter },
+    Put { packed: Packed, answer: oneshot::Sender<Result<(), DataError>>, meter: Meter },
 }
 
 /// An errand whose request was sent.
@@ -36,7 +40,8 @@ struct Sent {
 
 #[derive(Debug)]
 enum Expects {
-    Value(oneshot::Sender<Result<Packed, DataError>>),
+    Value(oneshot::Sender<Result<Fetched, DataError>>, LaneOffers),
+    Brought(oneshot::Sender<Result<Brought, DataError>>, Meter),
     Receipt(oneshot::Sender<Result<(), DataError>>),
 }
 
@@ -56,9 +61,11 @@ pub(super) async fn run(
     };
     let (reader, writer) = connection.split();
     let (sent, pending) = mpsc::unbounded_channel();
-    let mut answers = Answers { address, value_bytes_max, reader, pending };
+    let (leases, ended_leases) = mpsc::unbounded_channel();
+    let receiving = JoinSet::new();
+    let mut answers = Answers { address, value_bytes_max, reader, pending, leases, receiving };
     let broken = {
-        let writing = write(writer, &mut errands, sent);
+        let writing = write(writer, &mut errands, ended_leases, sent);
         let reading = answers.read();
         tokio::select! {
             broken = writing => broken,
@@ -87,25 +94,35 @@ fn refuse_all(errands: &mut mpsc::UnboundedReceiver<Errand>, error: &DataError) 
 async fn write(
     mut writer: WriteHalf,
     errands: &mut mpsc::UnboundedReceiver<Errand>,
+    mut ended_leases: mpsc::UnboundedReceiver<u64>,
     sent: mpsc::UnboundedSender<Sent>,
 ) -> Broken {
     let mut frames = Vec::new();
-    while let Some(errand) = errands.recv().await {
-        let mut next = Some(errand);
+    loop {
+        let mut next = tokio::select! {
+            errand = errands.recv() => match errand {
+                Some(errand) => Some(errand),
+                None => return Broken::Closed,
+            },
+            Some(lease) = ended_leases.recv() => {
+                PeerRequest::Mapped { lease }.append(&mut frames);
+                None
+            }
+        };
         while let Some(errand) = next {
             let (packed, pending) = errand.into_parts();
-            let task = pending.task;
+            let (task, offers) = (pending.task, pending.expects.offers());
             if sent.send(pending).is_err() {
                 return Broken::Closed;
             }
             let result = match packed {
                 None => {
-                    PeerRequest::Fetch { task }.append(&mut frames);
+                    PeerRequest::Fetch { task, offers }.append(&mut frames);
                     Ok(())
                 }
-                Some(packed) => {
+                Some((packed, meter)) => {
                     PeerRequest::Put { task, shape: Shape::of(&packed) }.append(&mut frames);
-                    send_value(&mut writer, &mut frames, &packed).await
+                    send_value(&mut writer, &mut frames, &packed, &meter).await
                 }
             };
             if let Err(broken) = result {
@@ -119,7 +136,6 @@ async fn write(
             Err(_) => return Broken::Stalled,
         }
     }
-    Broken::Closed
 }
 
 /// The receiving end of a lane.
@@ -128,6 +144,10 @@ struct Answers {
     value_bytes_max: u64,
     reader: ReadHalf,
     pending: mpsc::UnboundedReceiver<Sent>,
+    /// Leases that the other end can forget.
+    leases: mpsc::UnboundedSender<u64>,
+    /// Values on their way over MPI. They are given up with this connection: the other end is gone, or will not go on.
+    receiving: JoinSet<()>,
 }
 
 impl Answers {
@@ -145,9 +165,24 @@ impl Answers {
                 },
             };
             let Some(Sent { task, expects }) = sent else { return Broken::Closed };
-            let answer = self.answer(task).await;
+            let answer = self.answer(task, &expects).await;
             match (expects, answer) {
-                (Expects::Value(to), Ok(Answer::Value(packed))) => drop(to.send(Ok(packed))),
+                (Expects::Brought(to, _), Ok(Answer::Brought(brought))) => drop(to.send(Ok(brought))),
+                (Expects::Value(to, offers), Ok(Answer::Value(packed))) => {
+                    offers.decline();
+                    drop(to.send(Ok(Fetched { packed, lane: LaneKind::Tcp })));
+                }
+                (Expects::Value(to, offers), Ok(Answer::Mapping(mapping))) if offers.shm.is_some() => {
+                    offers.decline();
+                    drop(to.send(self.map(task, mapping)));
+                }
+                (Expects::Value(to, LaneOffers { mpi: Some(offer), .. }), Ok(Answer::OnOffer(shape))) => {
+                    self.receive(task, offer, shape, to);
+                }
+                (Expects::Value(to, offers), Ok(Answer::No(error))) => {
+                    offers.decline();
+                    drop(to.send(Err(error)));
+                }
                 (Expects::Receipt(to), Ok(Answer::Stored)) => drop(to.send(Ok(()))),
                 (expects, Ok(Answer::No(error))) => expects.fail(error),
                 (expects, Ok(_)) => {
@@ -163,7 +198,7 @@ impl Answers {
         }
     }
 
-    async fn answer(&mut self, task: TaskId) -> Result<Answer, Broken> {
+    async fn answer(&mut self, task: TaskId, expects: &Expects) -> Result<Answer, Broken> {
         let frame = match tokio::time::timeout(STALL_MAX, self.reader.frame()).await {
             Ok(frame) => frame.map_err(|error| Broken::Io(with_causes(&error)))?.ok_or(Broken::Closed)?,
             Err(_) => return Err(Broken::Stalled),
@@ -171,21 +206,74 @@ impl Answers {
         let reply = PeerReply::read(frame.opcode, &frame.body);
         Ok(match reply.map_err(|error| Broken::Unexpected(error.to_string()))? {
             PeerReply::Value { shape } => match shape.bytes() {
-                Some(bytes) if bytes <= self.value_bytes_max => {
-                    Answer::Value(receive_value(&mut self.reader, &shape).await?)
-                }
+                Some(bytes) if bytes <= self.value_bytes_max => match expects {
+                    Expects::Brought(_, meter) => {
+                        Answer::Brought(bring_value(&mut self.reader, &shape, meter).await?)
+                    }
+                    _ => Answer::Value(receive_value(&mut self.reader, &shape).await?),
+                },
                 bytes => {
                     skip_value(&mut self.reader, &shape).await?;
                     let bytes = bytes.unwrap_or(u64::MAX);
                     Answer::No(DataError::TooLarge { task, bytes, bytes_max: self.value_bytes_max })
                 }
             },
+            PeerReply::Mapping(mapping) => Answer::Mapping(mapping),
+            PeerReply::OnOffer { shape } => Answer::OnOffer(shape),
             PeerReply::Stored => Answer::Stored,
             PeerReply::NotHere => Answer::No(DataError::NotHere { address: self.address.clone(), task }),
             PeerReply::Refused { reason } => {
                 Answer::No(DataError::Refused { address: self.address.clone(), task, reason })
             }
         })
+    }
+
+    /// Maps a value where it lies, and ends its lease.
+    fn map(&self, task: TaskId, mapping: Mapping) -> Result<Fetched, DataError> {
+        let Mapping { pid, lease, head, buffers } = mapping;
+        let parts: Vec<SegmentPart> = buffers.iter().filter_map(BufferPart::segment).collect();
+        let mapped = shm::pool().map(pid, &parts);
+        // If the other end does not hear it, it hears of the connection's end.
+        let _ = self.leases.send(lease);
+        let lane = LaneKind::Shm;
+        match mapped {
+            Ok(mapped) => {
+                let mut mapped = mapped.into_iter();
+                let buffers = buffers.into_iter().map(|buffer| match buffer {
+                    BufferPart::Inline(bytes) => bytes.into_vec().into(),
+                    BufferPart::Segment(_) => mapped.next().unwrap_or_default(),
+                });
+                Ok(Fetched { packed: Packed { head: head.into(), buffers: buffers.collect() }, lane })
+            }
+            Err(error) => {
+                let (address, reason) = (self.address.clone(), with_causes(&error));
+                Err(DataError::Lane { lane, address, task, reason })
+            }
+        }
+    }
+
+    /// Receives a value over MPI, beside the answers that come here.
+    fn receive(
+        &mut self,
+        task: TaskId,
+        offer: MpiOffer,
+        shape: Shape,
+        to: oneshot::Sender<Result<Fetched, DataError>>,
+    ) {
+        while self.receiving.try_join_next().is_some() {}
+        let address = self.address.clone();
+        let bytes = shape.bytes().unwrap_or(u64::MAX);
+        if bytes > self.value_bytes_max {
+            let bytes_max = self.value_bytes_max;
+            return drop(to.send(Err(DataError::TooLarge { task, bytes, bytes_max })));
+        }
+        self.receiving.spawn(async move {
+            let received = offer.receive(&shape).await;
+            let lane = LaneKind::Mpi;
+            let reason = |error: MpiError| DataError::Lane { lane, address, task, reason: error.to_string() };
+            let fetched = received.map(|packed| Fetched { packed, lane });
+            drop(to.send(fetched.map_err(reason)));
+        });
     }
 
     fn lost(&self, broken: &Broken) -> DataError {
@@ -195,26 +283,39 @@ impl Answers {
 
 enum Answer {
     Value(Packed),
+    Brought(Brought),
+    Mapping(Mapping),
+    OnOffer(Shape),
     Stored,
     No(DataError),
 }
 
 impl Errand {
     /// What to send, and what to expect then.
-    fn into_parts(self) -> (Option<Packed>, Sent) {
+    fn into_parts(self) -> (Option<(Packed, Meter)>, Sent) {
         let (packed, expects) = match self.request {
-            Request::Fetch { answer } => (None, Expects::Value(answer)),
-            Request::Put { packed, answer } => (Some(packed), Expects::Receipt(answer)),
+            Request::Fetch { answer, offers } => (None, Expects::Value(answer, offers)),
+            Request::Bring { answer, meter } => (None, Expects::Brought(answer, meter)),
+            Request::Put { packed, answer, meter } => (Some((packed, meter)), Expects::Receipt(answer)),
         };
         (packed, Sent { task: self.task, expects })
     }
 }
 
 impl Expects {
+    /// What was offered, as the other end hears it.
+    fn offers(&self) -> Offers {
+        match self {
+            Self::Value(_, offers) => offers.in_words(),
+            Self::Brought(..) | Self::Receipt(_) => Offers::default(),
+        }
+    }
+
     /// Tells whoever waits; nobody may.
     fn fail(self, error: DataError) {
         match self {
-            Self::Value(to) => drop(to.send(Err(error))),
+            Self::Value(to, _) => drop(to.send(Err(error))),
+            Self::Brought(to, _) => drop(to.send(Err(error))),
             Self::Receipt(to) => drop(to.send(Err(error))),
         }
     }
@@ -224,6 +325,7 @@ impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Fetch { .. } => "Fetch",
+            Self::Bring { .. } => "Bring",
             Self::Put { .. } => "Put",
         })
     }

@@ -1,7 +1,8 @@
 //! Values over TCP: a pool of connections to data ports, and the moving of bytes.
 //!
 //! [`DataPool`] fetches values from workers and puts values there; workers and clients use it alike. It keeps
-//! one connection per address; requests are sent ahead of the answers to earlier ones. `lane.rs` is one such
+//! one connection per address; requests are sent ahead of the answers to earlier ones. What is fetched may come over
+//! MPI or be mapped instead, if that was offered. `lane.rs` is one such
 //! connection, [`stream`] sends and receives the bytes of one value; the accepting end is
 //! `worker::transfer`.
 
@@ -9,18 +10,22 @@ mod lane;
 pub mod stream;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::model::buffer::AlignedBuffer;
 use crate::model::{Packed, TaskId};
 use crate::security::{Credentials, CredentialsError};
+use crate::transport::mpi::{MpiError, MpiLane, Tag};
 use crate::transport::tcp::{Connector, hello};
 use crate::wire::handshake::{BuildHash, Role};
+use crate::wire::peer::{HostKey, MpiEnd, Offers, Shape};
 use lane::{Errand, Request};
-pub use stream::STALL_MAX;
+pub use stream::{Brought, Meter, STALL_MAX};
 
 /// How long a data port may take to be reached.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -36,6 +41,47 @@ struct Shared {
     connector: Connector,
     value_bytes_max: u64,
     lanes: Mutex<HashMap<String, mpsc::UnboundedSender<Errand>>>,
+}
+
+/// A value that got across, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// The value.
+    pub packed: Packed,
+    /// The lane it took.
+    pub lane: LaneKind,
+}
+
+/// How a value travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LaneKind {
+    /// In the reply.
+    Tcp,
+    /// Over MPI.
+    Mpi,
+    /// Not at all: it is mapped where it is.
+    Shm,
+}
+
+impl fmt::Display for LaneKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Mpi => "MPI",
+            Self::Shm => "shared memory",
+        })
+    }
+}
+
+impl LaneKind {
+    /// As it is called in `status` and `story`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Mpi => "mpi",
+            Self::Shm => "shm",
+        }
+    }
 }
 
 /// A value did not get across.
@@ -75,6 +121,18 @@ pub enum DataError {
         /// In its words.
         reason: String,
     },
+    /// It was sent on a lane that was offered, which failed.
+    #[error("the value of {task} from {address} did not come over {lane}: {reason}")]
+    Lane {
+        /// Which one.
+        lane: LaneKind,
+        /// `host:port`.
+        address: String,
+        /// The value's name.
+        task: TaskId,
+        /// What happened there.
+        reason: String,
+    },
     /// The value is larger than this process may hold.
     #[error("the value of {task} has {bytes} bytes, more than the {bytes_max} that this process may hold")]
     TooLarge {
@@ -101,16 +159,31 @@ impl DataPool {
     }
 
     /// Fetches the value of `task` from the data port at `address` (`host:port`).
-    pub async fn fetch(&self, address: &str, task: TaskId) -> Result<Packed, DataError> {
+    ///
+    /// The other end may send it on another lane of those that are offered.
+    pub async fn fetch(&self, address: &str, task: TaskId, offers: LaneOffers) -> Result<Fetched, DataError> {
         let (answer, received) = oneshot::channel();
-        self.send(address, Errand { task, request: Request::Fetch { answer } });
+        self.send(address, Errand { task, request: Request::Fetch { answer, offers } });
+        received.await.unwrap_or_else(|_| Err(interrupted(address)))
+    }
+
+    /// Brings the value of `task` from the data port at `address` (`host:port`) to a program, over TCP.
+    pub async fn bring(&self, address: &str, task: TaskId, meter: Meter) -> Result<Brought, DataError> {
+        let (answer, received) = oneshot::channel();
+        self.send(address, Errand { task, request: Request::Bring { answer, meter } });
         received.await.unwrap_or_else(|_| Err(interrupted(address)))
     }
 
     /// Puts a value under the name of `task` on the worker whose data port is at `address` (`host:port`).
-    pub async fn put(&self, address: &str, task: TaskId, packed: &Packed) -> Result<(), DataError> {
+    pub async fn put(
+        &self,
+        address: &str,
+        task: TaskId,
+        packed: &Packed,
+        meter: Meter,
+    ) -> Result<(), DataError> {
         let (answer, received) = oneshot::channel();
-        self.send(address, Errand { task, request: Request::Put { packed: packed.clone(), answer } });
+        self.send(address, Errand { task, request: Request::Put { packed: packed.clone(), answer, meter } });
         received.await.unwrap_or_else(|_| Err(interrupted(address)))
     }
 
@@ -131,6 +204,63 @@ impl DataPool {
         let shared = &self.shared;
         let lane = lane::run(shared.connector.clone(), address.to_owned(), shared.value_bytes_max, errands);
         tokio::spawn(lane);
+    }
+}
+
+/// The lanes on which a value may come, beside TCP.
+#[derive(Debug, Default)]
+pub struct LaneOffers {
+    /// To map it, as a process of this host.
+    pub shm: Option<HostKey>,
+    /// To receive it over MPI.
+    pub mpi: Option<MpiOffer>,
+    /// Whether it is to be refused if it cannot be mapped in the memory of the value itself.
+    pub only_lent: bool,
+}
+
+impl LaneOffers {
+    fn in_words(&self) -> Offers {
+        let mpi = self.mpi.as_ref().map(MpiOffer::in_words);
+        Offers { shm: self.shm, mpi, only_lent: self.only_lent }
+    }
+
+    /// The other end has taken none of them, or that of shared memory.
+    fn decline(self) {
+        self.mpi.into_iter().for_each(MpiOffer::decline);
+    }
+}
+
+/// A tag taken to receive one value from a rank over MPI. Unless the other end declines, the tag is used up.
+#[derive(Debug)]
+pub struct MpiOffer {
+    lane: MpiLane,
+    peer: u32,
+    tag: Tag,
+}
+
+impl MpiOffer {
+    /// An offer to the rank `peer`; None if too many values from there are under way.
+    pub fn to(lane: &MpiLane, peer: u32) -> Option<Self> {
+        let tag = lane.take_tag(peer)?;
+        Some(Self { lane: lane.clone(), peer, tag })
+    }
+
+    fn in_words(&self) -> MpiEnd {
+        MpiEnd { rank: self.lane.rank(), tag: self.tag.0 }
+    }
+
+    /// The other end has sent nothing there, and will not.
+    fn decline(self) {
+        self.lane.put_tag(self.peer, self.tag);
+    }
+
+    /// Receives a value of this shape.
+    async fn receive(self, shape: &Shape) -> Result<Packed, MpiError> {
+        let lengths = std::iter::once(shape.head_bytes).chain(shape.buffers_bytes.iter().copied());
+        // (The caller has judged the size.)
+        let buffers = self.lane.receive(self.peer, self.tag, lengths.map(|bytes| bytes as usize)).await?;
+        let mut buffers = buffers.into_iter().map(AlignedBuffer::freeze);
+        Ok(Packed { head: buffers.next().unwrap_or_default(), buffers: buffers.collect() })
     }
 }
 

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use super::task::{Lifetime, TaskState, Waiter};
+use super::task::{Form, Held, Lifetime, TaskState, Waiter};
 use super::{Counts, RECENT_MAX, WorkerCore};
+use crate::model::TaskId;
 
 impl<J> WorkerCore<J> {
     /// Panics if a thread has two tasks, a task misses an input that is here or is not coming, a value is held
@@ -30,15 +31,14 @@ impl<J> WorkerCore<J> {
     fn check_tasks(&self) {
         let mut queued = 0;
         for (&task, record) in &self.tasks {
-            let absent: Vec<_> =
-                record.inputs.iter().filter(|input| !self.values.contains_key(input)).collect();
+            let absent: Vec<_> = record.inputs.iter().filter(|input| !self.is_here(**input)).collect();
             match record.state {
                 TaskState::Waiting { missing, .. } => {
                     assert!(missing > 0, "{task} waits for nothing");
                     assert_eq!(missing as usize, absent.len(), "{task} counts its missing inputs");
                     let waiter = Waiter { task, arrival: record.arrival };
                     for input in absent {
-                        assert!(self.is_coming(*input), "{task} waits for {input}, which does not come");
+                        assert!(self.is_expected(*input), "{task} waits for {input}, which does not come");
                         assert!(self.waiters[input].contains(&waiter), "{input} does not know of {task}");
                     }
                 }
@@ -64,8 +64,46 @@ impl<J> WorkerCore<J> {
             assert!(held.users > 0 || held.lifetime != Lifetime::WhileUsed, "{value} is held for nobody");
         }
         assert!(self.recent.len() <= RECENT_MAX);
-        for value in self.waiters.keys() {
-            assert!(self.is_coming(*value), "somebody waits for {value}, which does not come");
+        for value in self.acquiring.keys() {
+            assert!(self.fetches.contains(*value), "{value} is to be acquired, and does not come");
         }
+        for value in self.waiters.keys() {
+            assert!(self.is_expected(*value), "somebody waits for {value}, which does not come");
+        }
+        self.memory.check(self.values.iter());
+        let arriving =
+            self.puts.admitted_bytes() + self.memory.reading_bytes() + self.fetches.arriving_bytes();
+        assert_eq!(self.memory.usage().arriving, arriving);
+    }
+
+    fn is_here(&self, value: TaskId) -> bool {
+        self.values.get(&value).is_some_and(Held::is_here)
+    }
+
+    /// Whether a value that is not in memory will be.
+    fn is_expected(&self, value: TaskId) -> bool {
+        let is_returning = |held: &Held| matches!(held.form, Form::Wanted | Form::Returning(_));
+        self.is_coming(value) || self.values.get(&value).is_some_and(is_returning)
+    }
+
+    /// Panics if nothing goes on and something could.
+    pub fn check_progress(&self) {
+        let is_moving = self.counts.running > 0
+            || self.memory.writing.is_some()
+            || self.memory.reading_len() > 0
+            || self.fetches.active() > 0;
+        assert!(is_moving || self.ready.len() == 0, "tasks are ready and none runs");
+        assert!(
+            is_moving || self.memory.is_disk_failing() || !self.puts.is_stuck(),
+            "nothing runs, comes or goes, and a client's value waits"
+        );
+        let is_waiting = self.fetches.len() > 0
+            || self.memory.wanted.iter().any(|task| {
+                self.values.get(task).is_some_and(|held| held.form == Form::Wanted && held.users > 0)
+            });
+        assert!(
+            is_moving || !is_waiting || self.counts.queued == 0,
+            "nothing runs, comes or goes, and something could"
+        );
     }
 }

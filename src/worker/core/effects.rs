@@ -1,7 +1,9 @@
 //! What the core asks of its shell, as calls on a trait: real in a worker, recorded in tests and simulations.
 
+use super::memory::Ticket;
+use super::puts::PutId;
 use crate::model::{TaskId, WorkerId};
-use crate::wire::worker::{Failed, Finished};
+use crate::wire::worker::{Failed, Finished, Pressure};
 
 /// One executor thread of this worker, counted from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -22,6 +24,20 @@ pub trait Effects {
     fn discard(&mut self, task: TaskId);
     /// Fetch a value from a peer; answered by exactly one `fetched` or `fetch_failed`.
     fn fetch(&mut self, task: TaskId, nbytes: u64, holder: WorkerId);
+    /// Whether this peer may lend a value of so many bytes, so that it takes up no memory here.
+    fn lends(&self, holder: WorkerId, nbytes: u64) -> bool;
+    /// Have a peer lend a value; answered by exactly one `fetched`, `fetch_failed` or `not_lent`.
+    fn borrow(&mut self, task: TaskId, nbytes: u64, holder: WorkerId);
+    /// Receive a value that a client sends; `end_put` says when that is over.
+    fn admit(&mut self, put: PutId);
+    /// Whether a running task, or a peer that fetches it, uses a value that is kept.
+    fn is_in_use(&self, task: TaskId) -> bool;
+    /// Write a value to disk; answered by exactly one `spilled`.
+    fn spill(&mut self, task: TaskId);
+    /// Drop a value from memory that is on disk.
+    fn let_go(&mut self, task: TaskId);
+    /// Read a value from disk; answered by exactly one `unspilled`.
+    fn unspill(&mut self, task: TaskId, ticket: Ticket);
 
     /// Report that a task is done.
     fn finished(&mut self, finished: &Finished<'_>);
@@ -35,6 +51,12 @@ pub trait Effects {
     fn fenced(&mut self, number: u64);
     /// Report a copy of a value.
     fn holds(&mut self, task: TaskId, nbytes: u64);
+    /// Report that a value that was to be acquired has not come.
+    fn missed(&mut self, task: TaskId);
     /// Report that a peer did not hand out a value.
     fn unavailable(&mut self, task: TaskId, holder: WorkerId);
+    /// Report that a value which was held is lost.
+    fn lost(&mut self, task: TaskId);
+    /// Report whether tasks start.
+    fn pressure(&mut self, pressure: Pressure);
 }

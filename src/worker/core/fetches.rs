@@ -27,6 +27,10 @@ pub(super) struct Fetches {
 struct Fetch {
     nbytes: u64,
     active: bool,
+    /// What of it counts as on its way here.
+    arriving: u64,
+    /// Whether nobody has declined to lend it.
+    may_be_lent: bool,
     /// Who has the value; the front one is asked.
     holders: SmallVec<[WorkerId; 4]>,
 }
@@ -44,12 +48,15 @@ pub(super) struct Next {
     pub(super) task: TaskId,
     pub(super) nbytes: u64,
     pub(super) holder: WorkerId,
+    pub(super) may_be_lent: bool,
 }
 
 /// A holder that did not deliver.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) holder: WorkerId,
+    /// What of the value counted as on its way here.
+    pub(super) arriving: u64,
     /// Whether it was the last.
     pub(super) exhausted: bool,
 }
@@ -69,8 +76,19 @@ impl Fetches {
             }
             return;
         }
-        self.fetches.insert(task, Fetch { nbytes, active: false, holders: holders.into() });
+        let fetch = Fetch { nbytes, active: false, arriving: 0, may_be_lent: true, holders: holders.into() };
+        self.fetches.insert(task, fetch);
         self.lanes.entry(holders[0]).or_default().waiting.push_back(task);
+    }
+
+    /// Fetches, those that wait for their turn included.
+    pub(super) fn len(&self) -> usize {
+        self.fetches.len()
+    }
+
+    /// Values that are being asked for at this moment.
+    pub(super) fn active(&self) -> u32 {
+        self.active
     }
 
     /// The fetch whose turn it is; the caller then calls `begin` or `cancel`.
@@ -83,16 +101,19 @@ impl Fetches {
         let open = turns.filter(|(_, lane)| lane.active < FETCHES_PER_PEER_MAX);
         let (&holder, task) =
             open.filter_map(|(holder, lane)| Some((holder, *lane.waiting.front()?))).next()?;
-        Some(Next { task, nbytes: self.fetches[&task].nbytes, holder })
+        let Fetch { nbytes, may_be_lent, .. } = self.fetches[&task];
+        Some(Next { task, nbytes, holder, may_be_lent })
     }
 
-    pub(super) fn begin(&mut self, next: Next) {
+    /// A value is asked for; so many bytes of it count as on their way.
+    pub(super) fn begin(&mut self, next: Next, arriving: u64) {
         let lane = self.lanes.get_mut(&next.holder).expect("it has a turn");
         lane.waiting.pop_front();
         lane.active += 1;
         self.active += 1;
         self.last = Some(next.holder);
-        self.fetches.get_mut(&next.task).expect("it waits").active = true;
+        let fetch = self.fetches.get_mut(&next.task).expect("it waits");
+        (fetch.active, fetch.arriving) = (true, arriving);
     }
 
     pub(super) fn cancel(&mut self, next: Next) {
@@ -101,10 +122,11 @@ impl Fetches {
         self.fetches.remove(&next.task);
     }
 
-    /// The value arrived.
-    pub(super) fn end(&mut self, task: TaskId) {
+    /// The value arrived: what of it counted as on its way.
+    pub(super) fn end(&mut self, task: TaskId) -> u64 {
         let fetch = self.fetches.remove(&task).expect("only what was asked for arrives");
         self.leave(fetch.holders[0]);
+        fetch.arriving
     }
 
     /// The holder that was asked does not deliver; the next one gets in line.
@@ -112,13 +134,23 @@ impl Fetches {
         let fetch = self.fetches.get_mut(&task).expect("only what was asked for fails");
         let holder = fetch.holders.remove(0);
         fetch.active = false;
+        let arriving = std::mem::take(&mut fetch.arriving);
         let next = fetch.holders.first().copied();
         self.leave(holder);
         match next {
             Some(next) => self.lanes.entry(next).or_default().waiting.push_back(task),
             None => drop(self.fetches.remove(&task)),
         }
-        Failure { holder, exhausted: next.is_none() }
+        Failure { holder, arriving, exhausted: next.is_none() }
+    }
+
+    /// The holder that was asked does not lend the value; it gets in line again, to send it.
+    pub(super) fn insist(&mut self, task: TaskId) {
+        let fetch = self.fetches.get_mut(&task).expect("only what was asked for is declined");
+        (fetch.active, fetch.may_be_lent) = (false, false);
+        let holder = fetch.holders[0];
+        self.leave(holder);
+        self.lanes.entry(holder).or_default().waiting.push_back(task);
     }
 
     fn leave(&mut self, holder: WorkerId) {
@@ -149,5 +181,11 @@ impl Fetches {
         }
         assert_eq!(active, self.active);
         assert_eq!(active as usize + waiting, self.fetches.len());
+    }
+
+    /// What of all values counts as on its way here, by what each has.
+    #[allow(clippy::disallowed_methods)] // A sum does not depend on the order.
+    pub(super) fn arriving_bytes(&self) -> u64 {
+        self.fetches.values().map(|fetch| fetch.arriving).sum()
     }
 }

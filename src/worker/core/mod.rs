@@ -2,25 +2,31 @@
 //!
 //! ```text
 //!  assign retract abandon free ──┐                         ┌─► start a task on a thread
-//!  finished failed (threads) ────┼─► WorkerCore ─ Effects ─┼─► keep, discard, fetch a value
-//!  fetched fetch_failed put ─────┤                         └─► finished failed returned holds unavailable
-//!  fence announced ──────────────┘                             announce fenced
+//!  finished failed (threads) ────┤                         ├─► keep, discard, fetch, borrow a value
+//!  fetched fetch_failed not_lent ┼─► WorkerCore ─ Effects ─┼─► finished failed returned holds unavailable
+//!  put fence announced ──────────┤                         │   announce fenced lost pressure
+//!  own sampled spilled unspilled ┤                         └─► spill, let go of, unspill a value
+//!  lose ─────────────────────────┘
 //! ```
 //!
 //! No IO, clock, threads or randomness; the same events give the same effects. A shell books every event it
 //! has and then calls [`WorkerCore::start_ready`] once. A task goes from waiting over queued to running and is
-//! gone with its one report. A large value is held until it is freed, a small one for some time, and either at
+//! gone with its one report. A value may be acquired for its own sake. A large value is held until it is freed, a small one for some time, and either at
 //! least until the last task here that needs it has started. A task may wait for a value that another task here
 //! makes (it *follows* it): it starts without a word from the scheduler. One that came with caution is announced
-//! first, and starts when the shell says that this was written. Next: [`effects`], then `task.rs`,
-//! `queue.rs`, `fetches.rs`.
+//! first, and starts when the shell says that this was written. When memory is short, values go to disk and what
+//! comes in waits. Next: [`effects`], then `task.rs`, `queue.rs`, `fetches.rs`; [`memory`], `spill.rs`, [`loans`].
 
 #![warn(clippy::disallowed_methods, clippy::disallowed_types, clippy::iter_over_hash_type)]
 
 mod check;
 pub mod effects;
 mod fetches;
+pub mod loans;
+pub mod memory;
+mod puts;
 mod queue;
+mod spill;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -31,10 +37,14 @@ use smallvec::SmallVec;
 use thiserror::Error;
 
 use crate::model::TaskId;
-use crate::wire::worker::{Assignment, Caution, Failed, Finished, Input, Source};
+use crate::wire::worker::{Acquisition, Assignment, Caution, Failed, Finished, Input, Source};
 pub use effects::{Effects, ThreadId};
-use fetches::Fetches;
 pub use fetches::{FETCHES_MAX, FETCHES_PER_PEER_MAX};
+use fetches::{Fetches, Next};
+use loans::Owner;
+use memory::Memory;
+pub use puts::PutId;
+use puts::Puts;
 use queue::ReadyQueue;
 use task::{Held, Lifetime, Table, Task, TaskState, Waiter};
 
@@ -57,6 +67,11 @@ pub struct WorkerCore<J> {
     /// comes or is given up.
     waiters: Table<SmallVec<[Waiter; 2]>>,
     fetches: Fetches,
+    /// Values that are fetched to be kept, whether or not a task needs them.
+    acquiring: Table<()>,
+    memory: Memory,
+    /// Values that clients are about to send, or send.
+    puts: Puts,
     arrivals: u64,
     counts: Counts,
 }
@@ -79,8 +94,13 @@ pub enum ContractError {
 }
 
 impl<J> WorkerCore<J> {
-    /// A worker that runs `threads` tasks at once and has none.
+    /// A worker that runs `threads` tasks at once, has none, and may use all memory there is.
     pub fn new(threads: u32) -> Self {
+        Self::with_memory(threads, 0)
+    }
+
+    /// A worker that runs `threads` tasks at once and has none. It may use `memory_bytes_max`; 0 for no limit.
+    pub fn with_memory(threads: u32, memory_bytes_max: u64) -> Self {
         Self {
             threads,
             idle: (0..threads).rev().map(ThreadId).collect(),
@@ -90,6 +110,9 @@ impl<J> WorkerCore<J> {
             recent: VecDeque::new(),
             waiters: Table::default(),
             fetches: Fetches::default(),
+            acquiring: Table::default(),
+            memory: Memory::new(memory_bytes_max),
+            puts: Puts::default(),
             arrivals: 0,
             counts: Counts::default(),
         }
@@ -113,20 +136,30 @@ impl<J> WorkerCore<J> {
         }
         self.arrivals += 1;
         let waiter = Waiter { task, arrival: self.arrivals };
-        let mut inputs = SmallVec::new();
+        let (mut inputs, mut last_uses) = (SmallVec::new(), SmallVec::new());
         let mut missing = 0;
         for input in &assignment.inputs {
             if matches!(input.source, Source::Inline(_)) {
                 continue;
             }
             inputs.push(input.task);
+            if input.source == Source::LastUse {
+                last_uses.push(input.task);
+            }
+            let mut is_on_disk = false;
             if let Some(held) = self.values.get_mut(&input.task) {
                 held.users += 1;
-                continue;
+                self.memory.step_out(held);
+                is_on_disk = !held.is_here();
+                if !is_on_disk {
+                    continue;
+                }
             }
             missing += 1;
             self.waiters.entry(input.task).or_default().push(waiter);
-            if let Source::Remote { nbytes, holders } = &input.source
+            if is_on_disk {
+                self.want(input.task);
+            } else if let Source::Remote { nbytes, holders } = &input.source
                 && !holders.is_empty()
             {
                 self.fetches.request(input.task, *nbytes, holders);
@@ -141,6 +174,7 @@ impl<J> WorkerCore<J> {
             has_inputs,
             caution: assignment.caution,
             inputs,
+            last_uses,
             state,
         };
         if missing == 0 {
@@ -200,10 +234,25 @@ impl<J> WorkerCore<J> {
         self.release(&inputs, effects);
     }
 
+    /// Gets a copy of a value and keeps it; if it is here already, that is said.
+    pub fn acquire<E: Effects<Job = J>>(&mut self, acquisition: &Acquisition, effects: &mut E) {
+        let Acquisition { task, nbytes, ref holders } = *acquisition;
+        if let Some(held) = self.values.get_mut(&task) {
+            held.lifetime = Lifetime::UntilFreed;
+            self.memory.stand_again(task, held);
+            return effects.holds(task, nbytes);
+        }
+        self.acquiring.insert(task, ());
+        self.fetches.request(task, nbytes, holders);
+        self.start_fetches(effects);
+    }
+
     /// Drops a value; tasks here that already count on it still get it.
     pub fn free<E: Effects<Job = J>>(&mut self, task: TaskId, effects: &mut E) {
+        self.acquiring.remove(&task);
         let Some(held) = self.values.get_mut(&task) else { return };
         held.lifetime = Lifetime::WhileUsed;
+        self.memory.step_out(held);
         self.discard_unused(task, effects);
     }
 
@@ -215,32 +264,36 @@ impl<J> WorkerCore<J> {
         effects: &mut E,
     ) {
         let task = finished.task;
-        if self.end(thread, task) == Ended::Abandoned {
+        let record = self.end(thread, task);
+        if record.is_abandoned() {
             return effects.returned(task);
         }
         effects.finished(finished);
+        record.last_uses.iter().for_each(|value| self.drop_used(*value, effects));
         let lifetime = if finished.inline.is_some() { Lifetime::Recent } else { Lifetime::UntilFreed };
-        self.receive(task, lifetime, effects);
+        self.receive(task, lifetime, finished.nbytes, Owner::Worker, effects);
     }
 
     /// A task ended in an error on `thread`.
     pub fn failed<E: Effects<Job = J>>(&mut self, thread: ThreadId, failed: &Failed<'_>, effects: &mut E) {
         let task = failed.task;
-        match self.end(thread, task) {
-            Ended::Abandoned => effects.returned(task),
-            Ended::Wanted => {
-                effects.failed(failed);
-                self.give_up(task, effects);
-            }
+        if self.end(thread, task).is_abandoned() {
+            return effects.returned(task);
         }
+        effects.failed(failed);
+        self.give_up(task, effects);
     }
 
-    /// A value that was asked for with `fetch` is here. It is kept and reported if a task still waits for it.
-    pub fn fetched<E: Effects<Job = J>>(&mut self, task: TaskId, nbytes: u64, effects: &mut E) {
-        self.fetches.end(task);
-        if self.is_awaited(task) {
+    /// A value that was asked for with `fetch` or `borrow` is here. It is kept and reported if a task still waits for it.
+    pub fn fetched<E: Effects<Job = J>>(&mut self, task: TaskId, nbytes: u64, owner: Owner, effects: &mut E) {
+        let arriving = self.fetches.end(task);
+        self.memory.arrival_ends(arriving);
+        let is_acquired = self.acquiring.remove(&task).is_some();
+        if self.values.contains_key(&task) && !is_acquired {
+            // A client sent it meanwhile.
+        } else if is_acquired || self.is_awaited(task) {
             effects.holds(task, nbytes);
-            self.receive(task, Lifetime::UntilFreed, effects);
+            self.receive(task, Lifetime::UntilFreed, nbytes, owner, effects);
         } else if !self.is_coming(task) {
             self.waiters.remove(&task);
         }
@@ -251,8 +304,15 @@ impl<J> WorkerCore<J> {
     /// value are returned.
     pub fn fetch_failed<E: Effects<Job = J>>(&mut self, task: TaskId, effects: &mut E) {
         let failure = self.fetches.fail(task);
-        effects.unavailable(task, failure.holder);
+        self.memory.arrival_ends(failure.arriving);
+        // What is only acquired is not worth a doubt about the holder: it may as well be this worker's fault.
+        if self.is_awaited(task) || !self.acquiring.contains_key(&task) {
+            effects.unavailable(task, failure.holder);
+        }
         if failure.exhausted {
+            if self.acquiring.remove(&task).is_some() {
+                effects.missed(task);
+            }
             self.give_up(task, effects);
         }
         self.start_fetches(effects);
@@ -260,13 +320,24 @@ impl<J> WorkerCore<J> {
 
     /// A client sent a value.
     pub fn put<E: Effects<Job = J>>(&mut self, task: TaskId, nbytes: u64, effects: &mut E) {
+        self.acquiring.remove(&task);
         effects.holds(task, nbytes);
-        self.receive(task, Lifetime::UntilFreed, effects);
+        self.receive(task, Lifetime::UntilFreed, nbytes, Owner::Worker, effects);
     }
 
-    /// Starts what is ready on the threads that are idle.
+    /// Starts what is ready on the threads that are idle, as far as the memory allows.
     pub fn start_ready<E: Effects<Job = J>>(&mut self, effects: &mut E) {
+        self.start_on_idle(effects);
+        while self.memory.take_change() {
+            self.relieve(effects);
+            self.start_on_idle(effects);
+        }
+        self.keep_going(effects);
+    }
+
+    fn start_on_idle<E: Effects<Job = J>>(&mut self, effects: &mut E) {
         while !self.idle.is_empty()
+            && self.may_start()
             && let Some(task) = self.pop_ready()
         {
             let thread = self.idle.pop().expect("a thread is idle");
@@ -303,11 +374,21 @@ impl<J> WorkerCore<J> {
     }
 
     /// Takes a task off its thread.
-    fn end(&mut self, thread: ThreadId, task: TaskId) -> Ended {
+    fn end(&mut self, thread: ThreadId, task: TaskId) -> Task<J> {
         let record = self.tasks.remove(&task).expect("only tasks that run end");
         assert_eq!(record.thread(), Some(thread), "{task} ends on the thread that runs it");
         self.vacate(thread);
-        if let TaskState::Abandoned { .. } = record.state { Ended::Abandoned } else { Ended::Wanted }
+        record
+    }
+
+    /// Drops a value that was used for the last time, so that its memory is free before the next task starts
+    /// and not only when the scheduler has heard of it. It is said, for those who have come to want it meanwhile.
+    fn drop_used<E: Effects<Job = J>>(&mut self, value: TaskId, effects: &mut E) {
+        let is_done = |held: &Held| held.users == 0 && held.lifetime == Lifetime::UntilFreed;
+        if self.values.get(&value).is_some_and(is_done) {
+            self.free(value, effects);
+            effects.lost(value);
+        }
     }
 
     fn vacate(&mut self, thread: ThreadId) {
@@ -315,8 +396,22 @@ impl<J> WorkerCore<J> {
         self.counts.running -= 1;
     }
 
-    /// A value is here: who waits for it gets ready.
-    fn receive<E: Effects<Job = J>>(&mut self, task: TaskId, lifetime: Lifetime, effects: &mut E) {
+    /// A value is here: who waits for it gets ready. One that was here before, be it on disk, stays as it is.
+    fn receive<E: Effects<Job = J>>(
+        &mut self,
+        task: TaskId,
+        lifetime: Lifetime,
+        nbytes: u64,
+        owner: Owner,
+        effects: &mut E,
+    ) {
+        if let Some(held) = self.values.get_mut(&task) {
+            if lifetime == Lifetime::UntilFreed {
+                held.lifetime = lifetime;
+                self.memory.stand_again(task, held);
+            }
+            return;
+        }
         let mut users = 0;
         if !self.waiters.is_empty()
             && let Some(waiters) = self.waiters.remove(&task)
@@ -325,14 +420,7 @@ impl<J> WorkerCore<J> {
                 users += u32::from(self.supply(waiter));
             }
         }
-        if let Some(held) = self.values.get_mut(&task) {
-            held.users += users;
-            if lifetime == Lifetime::UntilFreed {
-                held.lifetime = lifetime;
-            }
-            return;
-        }
-        self.values.insert(task, Held { users, lifetime });
+        self.hold(task, users, lifetime, nbytes, owner);
         effects.keep(task);
         if lifetime == Lifetime::Recent {
             self.recent.push_back(task);
@@ -405,31 +493,63 @@ impl<J> WorkerCore<J> {
         for &input in inputs {
             if let Some(held) = self.values.get_mut(&input) {
                 held.users -= 1;
-                self.discard_unused(input, effects);
+                if held.users == 0 {
+                    self.memory.stand(input, held);
+                    self.discard_unused(input, effects);
+                }
             }
         }
     }
 
     fn discard_unused<E: Effects<Job = J>>(&mut self, value: TaskId, effects: &mut E) {
-        let unused = Held { users: 0, lifetime: Lifetime::WhileUsed };
-        if self.values.get(&value) == Some(&unused) {
-            self.values.remove(&value);
+        let is_unused = |held: &Held| held.users == 0 && held.lifetime == Lifetime::WhileUsed;
+        if self.values.get(&value).is_some_and(is_unused)
+            && let Some(mut held) = self.values.remove(&value)
+        {
+            self.memory.remove(&mut held);
+            if !held.is_here() {
+                // Who waited for it from disk is gone.
+                self.waiters.remove(&value);
+            }
             effects.discard(value);
         }
     }
 
     /// Asks for values, as far as the limits allow; those that no task waits for any more are let go.
     fn start_fetches<E: Effects<Job = J>>(&mut self, effects: &mut E) {
-        while let Some(next) = self.fetches.next() {
-            if self.is_awaited(next.task) {
-                self.fetches.begin(next);
-                effects.fetch(next.task, next.nbytes, next.holder);
-            } else {
-                self.fetches.cancel(next);
-                if !self.is_coming(next.task) {
-                    self.waiters.remove(&next.task);
-                }
+        while let Some(next) = self.next_fetch() {
+            if !self.admits(&next, effects) {
+                return;
             }
+            self.begin_fetch(next, effects);
+        }
+    }
+
+    /// Asks for the next value, whether the memory has room for it or not.
+    fn start_fetch<E: Effects<Job = J>>(&mut self, effects: &mut E) {
+        if let Some(next) = self.next_fetch() {
+            self.begin_fetch(next, effects);
+        }
+    }
+
+    /// The fetch whose turn it is, of those that are still wanted.
+    fn next_fetch(&mut self) -> Option<Next> {
+        while let Some(next) = self.fetches.next() {
+            let is_missing = self.is_awaited(next.task) && !self.values.contains_key(&next.task);
+            if is_missing || self.acquiring.contains_key(&next.task) {
+                return Some(next);
+            }
+            self.let_go_of(next);
+        }
+        None
+    }
+
+    /// Gives up a fetch whose turn it is.
+    fn let_go_of(&mut self, next: Next) {
+        self.acquiring.remove(&next.task);
+        self.fetches.cancel(next);
+        if !self.is_coming(next.task) && !self.values.contains_key(&next.task) {
+            self.waiters.remove(&next.task);
         }
     }
 
@@ -437,7 +557,7 @@ impl<J> WorkerCore<J> {
         match &input.source {
             Source::Inline(_) => true,
             Source::Remote { holders, .. } if !holders.is_empty() => true,
-            Source::Remote { .. } | Source::Local => {
+            Source::Remote { .. } | Source::Local | Source::LastUse => {
                 self.values.contains_key(&input.task) || self.is_coming(input.task)
             }
         }
@@ -456,10 +576,4 @@ impl<J> WorkerCore<J> {
             })
         })
     }
-}
-
-#[derive(PartialEq, Eq)]
-enum Ended {
-    Wanted,
-    Abandoned,
 }

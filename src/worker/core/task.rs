@@ -6,6 +6,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use smallvec::SmallVec;
 
 use super::effects::ThreadId;
+use super::loans::Owner;
+use super::memory::Ticket;
 use super::queue::Entry;
 use crate::model::TaskId;
 use crate::wire::worker::Caution;
@@ -23,6 +25,8 @@ pub(super) struct Task<J> {
     pub(super) caution: Caution,
     /// The inputs that did not come with the assignment; emptied at the start.
     pub(super) inputs: SmallVec<[TaskId; 2]>,
+    /// Those of them that nobody else wants.
+    pub(super) last_uses: SmallVec<[TaskId; 1]>,
     pub(super) state: TaskState<J>,
 }
 
@@ -48,12 +52,55 @@ pub(super) struct Waiter {
     pub(super) arrival: u64,
 }
 
-/// A value that is here.
+/// A value that is here, in memory or on disk.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Held {
     /// Inputs of tasks that have not started.
     pub(super) users: u32,
     pub(super) lifetime: Lifetime,
+    pub(super) form: Form,
+    pub(super) owner: Owner,
+    /// Whether it is on disk, besides where it is otherwise.
+    pub(super) has_file: bool,
+    /// Its packed size; 0 for a small result, which is not accounted for.
+    pub(super) nbytes: u64,
+    /// Its place in the line of those that may go to disk; 0 for none.
+    pub(super) stamp: u64,
+}
+
+/// Where a value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// In memory.
+    Memory,
+    /// In memory, and being written to disk.
+    Leaving,
+    /// On disk only.
+    Disk,
+    /// On disk, and a task waits for it.
+    Wanted,
+    /// Being read from disk.
+    Returning(Ticket),
+}
+
+impl Held {
+    pub(super) fn new(users: u32, lifetime: Lifetime, nbytes: u64) -> Self {
+        Self { users, lifetime, form: Form::Memory, owner: Owner::Worker, has_file: false, nbytes, stamp: 0 }
+    }
+
+    /// Whether tasks can use it as it is.
+    #[inline]
+    pub(super) fn is_here(&self) -> bool {
+        matches!(self.form, Form::Memory | Form::Leaving)
+    }
+
+    /// Whether it may go to disk.
+    pub(super) fn may_leave(&self) -> bool {
+        self.users == 0
+            && self.form == Form::Memory
+            && self.owner == Owner::Worker
+            && self.lifetime == Lifetime::UntilFreed
+    }
 }
 
 /// How long a value is held.

@@ -2,9 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod histories;
+mod loans;
+mod shortage;
 
+use super::loans::Owner;
+use super::memory::Ticket;
 use super::*;
 use crate::model::{FunctionId, WorkerId};
+use crate::wire::worker::Pressure;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Effect {
@@ -12,22 +17,33 @@ enum Effect {
     Keep(u64),
     Discard(u64),
     Fetch(u64, u32),
+    Borrow(u64, u32),
     Finished(u64),
     Failed(u64),
     Returned(u64),
     Announce(u64),
     Fenced(u64),
     Holds(u64),
+    Missed(u64),
     Unavailable(u64, u32),
+    Spill(u64),
+    LetGo(u64),
+    Unspill(u64, Ticket),
+    Admit(u64),
+    Lost(u64),
+    Turn(Pressure),
 }
 use Effect::{
-    Announce, Discard, Failed as FailedEffect, Fenced, Fetch, Finished as Done, Holds, Keep, Returned, Start,
-    Unavailable,
+    Announce, Borrow, Discard, Failed as FailedEffect, Fenced, Fetch, Finished as Done, Holds, Keep, Missed,
+    Returned, Start, Unavailable,
 };
 
-/// Effects in order, and which starts no thread has taken up.
+/// Peers from this one on have memory that can be mapped.
+const LENDER: u32 = 10;
+
+/// Effects in order, which starts no thread has taken up, and which values are in use.
 #[derive(Default)]
-struct Recorder(Vec<Effect>, Vec<u64>);
+struct Recorder(Vec<Effect>, Vec<u64>, Vec<u64>);
 
 impl Effects for Recorder {
     type Job = ();
@@ -47,6 +63,12 @@ impl Effects for Recorder {
     fn fetch(&mut self, task: TaskId, _nbytes: u64, holder: WorkerId) {
         self.0.push(Fetch(task.0, holder.0));
     }
+    fn lends(&self, holder: WorkerId, _nbytes: u64) -> bool {
+        holder.0 >= LENDER
+    }
+    fn borrow(&mut self, task: TaskId, _nbytes: u64, holder: WorkerId) {
+        self.0.push(Borrow(task.0, holder.0));
+    }
     fn finished(&mut self, finished: &Finished<'_>) {
         self.0.push(Done(finished.task.0));
     }
@@ -65,20 +87,46 @@ impl Effects for Recorder {
     fn holds(&mut self, task: TaskId, _nbytes: u64) {
         self.0.push(Holds(task.0));
     }
+    fn missed(&mut self, task: TaskId) {
+        self.0.push(Missed(task.0));
+    }
     fn unavailable(&mut self, task: TaskId, holder: WorkerId) {
         self.0.push(Unavailable(task.0, holder.0));
+    }
+    fn is_in_use(&self, task: TaskId) -> bool {
+        self.2.contains(&task.0)
+    }
+    fn spill(&mut self, task: TaskId) {
+        self.0.push(Effect::Spill(task.0));
+    }
+    fn let_go(&mut self, task: TaskId) {
+        self.0.push(Effect::LetGo(task.0));
+    }
+    fn unspill(&mut self, task: TaskId, ticket: Ticket) {
+        self.0.push(Effect::Unspill(task.0, ticket));
+    }
+    fn admit(&mut self, put: PutId) {
+        self.0.push(Effect::Admit(put.0));
+    }
+    fn lost(&mut self, task: TaskId) {
+        self.0.push(Effect::Lost(task.0));
+    }
+    fn pressure(&mut self, pressure: Pressure) {
+        self.0.push(Effect::Turn(pressure));
     }
 }
 
 /// A core and its recorder; each call books one event, starts what is ready and returns the effects.
 struct Worker {
     core: WorkerCore<()>,
+    in_use: Vec<u64>,
 }
 
 #[derive(Debug, Clone)]
 enum From {
     Inline,
     Local,
+    LastUse,
     Remote(Vec<u32>),
 }
 
@@ -90,14 +138,19 @@ enum Size {
 
 impl Worker {
     fn new(threads: u32) -> Self {
-        Self { core: WorkerCore::new(threads) }
+        Self::with_memory(threads, 0)
+    }
+
+    fn with_memory(threads: u32, memory_bytes_max: u64) -> Self {
+        Self { core: WorkerCore::with_memory(threads, memory_bytes_max), in_use: Vec::new() }
     }
 
     fn step(&mut self, event: impl FnOnce(&mut WorkerCore<()>, &mut Recorder)) -> Vec<Effect> {
-        let mut effects = Recorder::default();
+        let mut effects = Recorder { 2: self.in_use.clone(), ..Recorder::default() };
         event(&mut self.core, &mut effects);
         self.core.start_ready(&mut effects);
         self.core.check();
+        self.core.check_progress();
         effects.0
     }
 
@@ -145,7 +198,7 @@ impl Worker {
     }
 
     fn fetched(&mut self, task: u64) -> Vec<Effect> {
-        self.step(|core, effects| core.fetched(TaskId(task), 10_000, effects))
+        self.step(|core, effects| core.fetched(TaskId(task), 10_000, Owner::Worker, effects))
     }
 
     fn fetch_failed(&mut self, task: u64) -> Vec<Effect> {
@@ -162,6 +215,7 @@ fn assignment(priority: i32, task: u64, inputs: &[(u64, From)]) -> Assignment<'s
         let source = match from {
             From::Inline => Source::Inline(b"i"),
             From::Local => Source::Local,
+            From::LastUse => Source::LastUse,
             From::Remote(holders) => {
                 Source::Remote { nbytes: 10_000, holders: holders.iter().copied().map(WorkerId).collect() }
             }
@@ -252,6 +306,28 @@ fn large_result_is_held_until_freed() {
     assert_eq!(worker.finish(0, 1, Size::Large), [Done(1), Keep(1)]);
     assert_eq!(worker.assign(2, &[(1, From::Local)]), [Start(0, 2)]);
     assert_eq!(worker.free(1), [Discard(1)]);
+}
+
+#[test]
+fn large_result_goes_with_its_last_use_if_that_ends_well() {
+    let mut worker = Worker::new(1);
+    worker.assign(1, &[]);
+    worker.assign(2, &[(1, From::LastUse)]);
+    assert_eq!(worker.finish(0, 1, Size::Large), [Done(1), Keep(1), Start(0, 2)]);
+    assert_eq!(worker.fail(0, 2), [FailedEffect(2)]);
+    worker.assign(2, &[(1, From::LastUse)]);
+    assert_eq!(worker.finish(0, 2, Size::Small), [Done(2), Discard(1), Effect::Lost(1), Keep(2)]);
+    assert_eq!(worker.free(1), []);
+}
+
+#[test]
+fn last_use_that_another_task_came_after_is_none() {
+    let mut worker = Worker::new(1);
+    worker.put(9);
+    worker.assign(1, &[(9, From::LastUse)]);
+    worker.assign(2, &[(9, From::Local)]);
+    assert_eq!(worker.finish(0, 1, Size::Small), [Done(1), Keep(1), Start(0, 2)]);
+    assert_eq!(worker.free(9), [Discard(9)]);
 }
 
 #[test]
@@ -447,4 +523,49 @@ fn put_value_serves_tasks_that_wait_for_its_fetch() {
     worker.assign(1, &[(9, From::Remote(vec![5]))]);
     assert_eq!(worker.put(9), [Holds(9), Keep(9), Start(0, 1)]);
     assert_eq!(worker.fetched(9), []);
+}
+
+impl Worker {
+    fn acquire(&mut self, task: u64, holders: &[u32]) -> Vec<Effect> {
+        let holders = holders.iter().copied().map(WorkerId).collect();
+        let acquisition = Acquisition { task: TaskId(task), nbytes: 100, holders };
+        self.step(|core, effects| core.acquire(&acquisition, effects))
+    }
+}
+
+#[test]
+fn an_acquired_value_is_fetched_kept_and_reported() {
+    let mut worker = Worker::new(1);
+    assert_eq!(worker.acquire(7, &[1, 2]), [Fetch(7, 1)]);
+    assert_eq!(worker.step(|core, effects| core.fetch_failed(TaskId(7), effects)), [Fetch(7, 2)]);
+    assert_eq!(
+        worker.step(|core, effects| core.fetched(TaskId(7), 100, Owner::Worker, effects)),
+        [Holds(7), Keep(7)]
+    );
+    assert_eq!(worker.acquire(7, &[1]), [Holds(7)]);
+    assert_eq!(worker.step(|core, effects| core.free(TaskId(7), effects)), [Discard(7)]);
+}
+
+#[test]
+fn a_value_that_cannot_be_acquired_is_said_to_be_missed_and_nobody_is_blamed() {
+    let mut worker = Worker::new(1);
+    worker.acquire(7, &[1]);
+    assert_eq!(worker.step(|core, effects| core.fetch_failed(TaskId(7), effects)), [Missed(7)]);
+    worker.assign(8, &[(7, From::Remote(vec![1]))]);
+    worker.acquire(7, &[1]);
+    let failed = worker.step(|core, effects| core.fetch_failed(TaskId(7), effects));
+    assert_eq!(failed, [Unavailable(7, 1), Missed(7), Returned(8)]);
+}
+
+#[test]
+fn a_value_that_is_freed_while_it_is_acquired_is_not_kept() {
+    let mut worker = Worker::new(1);
+    worker.acquire(7, &[1]);
+    assert_eq!(worker.step(|core, effects| core.free(TaskId(7), effects)), []);
+    assert_eq!(worker.step(|core, effects| core.fetched(TaskId(7), 100, Owner::Worker, effects)), []);
+    worker.assign(8, &[(7, From::Remote(vec![1]))]);
+    worker.acquire(7, &[1]);
+    worker.step(|core, effects| core.free(TaskId(7), effects));
+    let fetched = worker.step(|core, effects| core.fetched(TaskId(7), 100, Owner::Worker, effects));
+    assert_eq!(fetched[..2], [Holds(7), Keep(7)], "a task waits for it");
 }

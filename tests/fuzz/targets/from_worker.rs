@@ -15,7 +15,10 @@ fn read(opcode: u8, body: &[u8]) -> Result<(), WireError> {
     match WorkerMessage::read(opcode, body)? {
         WorkerMessage::Finished(mut reports) => while reports.next_finished()?.is_some() {},
         WorkerMessage::Failed(mut reports) => while reports.next_failed()?.is_some() {},
-        WorkerMessage::Returned(mut tasks) | WorkerMessage::Started(mut tasks) => {
+        WorkerMessage::Returned(mut tasks)
+        | WorkerMessage::Started(mut tasks)
+        | WorkerMessage::Missed(mut tasks)
+        | WorkerMessage::Lost(mut tasks) => {
             while tasks.next_task()?.is_some() {}
         }
         WorkerMessage::Fenced(mut numbers) => while numbers.next_number()?.is_some() {},

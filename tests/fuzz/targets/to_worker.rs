@@ -17,6 +17,7 @@ fn read(opcode: u8, body: &[u8]) -> Result<(), WireError> {
         ToWorkerMessage::Retract(tasks) | ToWorkerMessage::Abandon(tasks) | ToWorkerMessage::Free(tasks) => {
             read_tasks(tasks)?;
         }
+        ToWorkerMessage::Acquire(mut values) => while values.next_acquisition()?.is_some() {},
         ToWorkerMessage::Fence(mut numbers) => while numbers.next_number()?.is_some() {},
         _ => {}
     }

@@ -211,3 +211,90 @@ fn a_failed_fetch_of_a_value_that_was_made_again_costs_no_copy() {
     bench.core.unreachable(ALICE, future, again, holder, &mut bench.effects).unwrap();
     assert_eq!(bench.place()[0], format!("free {again} on {holder}"));
 }
+
+#[test]
+fn a_value_on_its_way_to_a_worker_that_dies_is_sent_to_another() {
+    let mut bench = Bench::new(2);
+    bench.scatter(ALICE, 0, 9);
+    assert_eq!(bench.place(), ["future 0 goes to Some(WorkerId(0))"]);
+    bench.core.worker_left(WorkerId(0), recover::Departure::Lost, &mut bench.effects);
+    assert_eq!(bench.place(), ["future 0 goes to Some(WorkerId(1))"]);
+    let task = bench.core.tasks.id(0);
+    bench.core.holds(WorkerId(1), task, 8, &mut bench.effects);
+    assert_eq!(bench.place(), ["client-0 future 0: stored at [WorkerId(1)]"]);
+}
+
+#[test]
+fn a_value_on_its_way_to_the_last_worker_waits_for_the_next() {
+    let mut bench = Bench::new(1);
+    bench.scatter(ALICE, 0, 9);
+    bench.core.worker_left(WorkerId(0), recover::Departure::Lost, &mut bench.effects);
+    assert_eq!(bench.place(), ["future 0 goes to Some(WorkerId(0))"]);
+    bench.join(1);
+    assert_eq!(bench.place(), ["future 0 goes to Some(WorkerId(1))"]);
+}
+
+#[test]
+fn a_value_that_its_client_cannot_send_goes_to_another_worker_and_a_late_copy_is_freed() {
+    let mut bench = Bench::new(2);
+    bench.scatter(ALICE, 0, 9);
+    bench.place();
+    let (future, task) = (FutureId(0), TaskId(0));
+    bench.core.unreachable(ALICE, future, task, WorkerId(0), &mut bench.effects).unwrap();
+    assert_eq!(bench.place(), ["future 0 goes to Some(WorkerId(1))"]);
+    // Said once more, of the worker that is not meant any more.
+    bench.core.unreachable(ALICE, future, task, WorkerId(0), &mut bench.effects).unwrap();
+    bench.core.holds(WorkerId(0), task, 8, &mut bench.effects);
+    assert_eq!(bench.place(), ["free task-0.0 on worker-0"]);
+}
+
+/// A value that Alice sends, for worker 1 first.
+fn for_worker_1(allow_other_workers: bool) -> Scatter {
+    let value = ScatterValue { future: FutureId(0), key: Key(9), nbytes: 8 };
+    let workers = vec![WorkerId(1)];
+    Scatter { values: vec![value], workers, allow_other_workers, type_name: "Vec".to_owned() }
+}
+
+#[test]
+fn a_value_on_its_way_to_a_named_worker_that_dies_is_lost_by_name() {
+    let mut bench = Bench::new(2);
+    bench.core.scatter(ALICE, &for_worker_1(false), &mut bench.effects).unwrap();
+    bench.core.watch(ALICE, FutureId(0), &mut bench.effects).unwrap();
+    bench.core.worker_left(WorkerId(1), recover::Departure::Lost, &mut bench.effects);
+    let lines = bench.place();
+    assert_eq!(lines[0], "future 0 goes to Some(WorkerId(1))");
+    assert!(lines[1].starts_with("client-0 future 0: failed"), "{lines:?}");
+    assert!(lines[1].contains("worker-1 is gone"), "{lines:?}");
+}
+
+#[test]
+fn a_value_for_a_named_worker_that_is_gone_already_is_lost_by_name() {
+    let mut bench = Bench::new(2);
+    bench.core.worker_left(WorkerId(1), recover::Departure::Lost, &mut bench.effects);
+    bench.core.scatter(ALICE, &for_worker_1(false), &mut bench.effects).unwrap();
+    bench.core.watch(ALICE, FutureId(0), &mut bench.effects).unwrap();
+    let lines = bench.place();
+    assert!(lines[0].starts_with("client-0 future 0: failed"), "{lines:?}");
+    assert!(lines[0].contains("worker-1 is gone"), "{lines:?}");
+}
+
+#[test]
+fn a_value_goes_to_others_than_the_named_worker_if_they_are_allowed() {
+    let mut bench = Bench::new(2);
+    bench.core.scatter(ALICE, &for_worker_1(true), &mut bench.effects).unwrap();
+    bench.core.worker_left(WorkerId(1), recover::Departure::Lost, &mut bench.effects);
+    assert_eq!(bench.place(), ["future 0 goes to Some(WorkerId(1))", "future 0 goes to Some(WorkerId(0))"]);
+}
+
+#[test]
+fn the_last_holder_of_scattered_data_is_named_when_it_is_gone() {
+    let mut bench = Bench::new(2);
+    bench.scatter(ALICE, 0, 9);
+    bench.core.holds(WorkerId(0), TaskId(0), 8, &mut bench.effects);
+    bench.place();
+    bench.core.worker_left(WorkerId(0), recover::Departure::Lost, &mut bench.effects);
+    bench.core.watch(ALICE, FutureId(0), &mut bench.effects).unwrap();
+    let lines = bench.place();
+    assert!(lines[0].starts_with("client-0 future 0: failed"), "{lines:?}");
+    assert!(lines[0].contains("the last copy was on worker-0"), "{lines:?}");
+}

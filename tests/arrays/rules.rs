@@ -1,0 +1,137 @@
+//! Rules that random programs do not show: errors with their place, what is computed, random numbers, fusion.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dcluster::Error;
+use dcluster::collections::{Array, Block, Boundary, s};
+
+use crate::client;
+
+static LOADED: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts how often it runs.
+#[dcluster::task]
+fn load(start: Vec<usize>, shape: Vec<usize>) -> Block<f64> {
+    LOADED.fetch_add(1, Ordering::Relaxed);
+    Block::new(&shape, vec![start[0] as f64; shape.iter().product()]).unwrap()
+}
+
+#[dcluster::task]
+fn too_small(block: &Block<f64>) -> Block<f64> {
+    Block::new([1], vec![block.numbers()[0]]).unwrap()
+}
+
+#[test]
+fn a_slice_loads_only_the_blocks_it_needs() {
+    let x = Array::from_function([1000], [100], |place| load::call(&place.start, &place.shape));
+    let y = (&x * 2.0 + 1.0).slice(s![150..250]).sum();
+    assert_eq!(client().compute(&y).result().unwrap().item(), Some(50.0 * 201.0 + 50.0 * 401.0));
+    assert_eq!(LOADED.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn an_expression_that_makes_no_sense_names_the_reason_and_the_line() {
+    let (x, y) = (Array::<f64>::zeros([3, 4], [3, 4]), Array::<f64>::zeros([5], [5]));
+    let line = line!() + 1;
+    let sum = &x + &y;
+    let after = (sum.mean() * 2.0).reshape([1]);
+    let error = after.clone().check().unwrap_err().to_string();
+    assert!(error.contains("shapes [[3, 4], [5]] do not fit together"), "{error}");
+    assert!(error.ends_with(&format!("tests/arrays/rules.rs:{line})")), "{error}");
+    let failed = client().compute(&after);
+    assert!(matches!(failed.result(), Err(Error::Expression(reason)) if *reason == *error));
+    for (array, part) in [
+        (x.sum_axis(2), "axis 2 is not one of the 2 axes"),
+        (x.sum_axis([0, -2]), "axis 0 is named twice"),
+        (x.reshape([5]), "does not have as many elements as [5]"),
+        (x.rechunk([0, 1]), "chunks of shape [0, 1] are empty"),
+        (x.slice(s![.., .., 1]), "3 axes are sliced"),
+        (x.permute([0, 0]), "does not order 2 axes"),
+        (x.matmul(&x), "matrices of shapes [3, 4] and [3, 4] have no product: 4 is not 3"),
+        (x.broadcast_to([3, 5]), "is not broadcast to [3, 5]"),
+        (Array::concatenate([&x, &y], 0), "do not stand one after the other along axis 0"),
+        (x.map_overlap([4, 1], Boundary::Nearest, too_small::call), "a margin of [4, 1]"),
+        (x.slice(s![..0, ..]).min(), "has no minimum"),
+    ] {
+        let error = array.check().unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn a_block_of_another_shape_than_was_promised_fails_who_reads_it() {
+    let x = Array::<f64>::ones([8], [4]).map_blocks(too_small::call);
+    let error = client().compute(&x.sum()).result().unwrap_err().to_string();
+    assert!(error.contains("a block of shape [4] is expected, and one of [1] is there"), "{error}");
+}
+
+#[test]
+fn random_numbers_are_the_same_in_any_chunks() {
+    let client = client();
+    let whole = client.compute(&Array::random_normal(11, [30, 20], [30, 20])).result().unwrap();
+    let parts = client.compute(&Array::random_normal(11, [30, 20], [7, 3])).result().unwrap();
+    assert_eq!(whole, parts);
+    let other = client.compute(&Array::random_normal(12, [30, 20], [7, 3])).result().unwrap();
+    assert_ne!(whole, other);
+    let turned = Array::random_uniform(1, [30, 20], [7, 3]).t().slice(s![4, 5]);
+    let straight = Array::random_uniform(1, [30, 20], [9, 9]).slice(s![5, 4]);
+    assert_eq!(client.compute(&turned).result().unwrap(), client.compute(&straight).result().unwrap());
+}
+
+#[test]
+fn a_persisted_array_has_its_blocks_on_the_cluster() {
+    let client = client();
+    let x = client.persist(&Array::<i64>::arange(0, 100, 1, 10));
+    assert_eq!(x.blocks().len(), 10);
+    let blocks = client.gather(x.blocks()).unwrap();
+    assert_eq!(blocks[3].numbers()[..3], [30, 31, 32]);
+    assert_eq!(client.compute(&x.slice(s![..;-9])).result().unwrap().numbers()[1], 90);
+    assert_eq!(format!("{x:?}"), "<Array: i64, shape [100], 10 blocks>");
+    let y = Array::from_blocks([100], [10], &x.blocks());
+    assert_eq!(client.compute(&y.sum()).result().unwrap().item(), Some(4950));
+}
+
+#[test]
+fn many_blocks_are_summed_up_a_tree() {
+    let x = Array::<f64>::ones([600], [1]);
+    assert_eq!(client().compute(&x.sum()).result().unwrap().item(), Some(600.0));
+    let lines = client().compute(&Array::linspace(0.0, 1.0, 11, 4)).result().unwrap();
+    assert_eq!((lines.numbers()[0], lines.numbers()[10]), (0.0, 1.0));
+    assert!((lines.numbers()[3] - 0.3).abs() < 1e-15);
+}
+
+#[test]
+fn an_array_of_the_program_goes_to_the_workers_past_the_scheduler() {
+    let (client, mib) = (client(), 64);
+    let numbers = ndarray::ArrayD::from_shape_fn(vec![16, mib << 13], |at| (at[0] * at[1]) as f64);
+    let x = Array::from_array(&numbers.view(), [1, mib << 13]);
+    let held = client.persist(&x);
+    let sum = client.compute(&held.sum()).result().unwrap().item().unwrap();
+    assert!((sum - numbers.sum()).abs() <= 1e-12 * sum, "{sum} is {}", numbers.sum());
+    let row = client.compute(&x.slice(s![3, 5..7])).result().unwrap(); // what the cluster has does not travel again
+    assert_eq!(row.numbers()[..], [15.0, 18.0]);
+
+    let held_by: Vec<_> = client.has_what([]).unwrap().into_values().collect();
+    for (at, block) in held.blocks().iter().enumerate() {
+        assert!(held_by[at * held_by.len() / 16].contains_key(&block.key()), "neighbours lie together: {at}");
+    }
+    let status: serde_json::Value = serde_json::from_str(&client.status().unwrap()).unwrap();
+    for client in status["clients"].as_array().unwrap() {
+        assert!(client["received_bytes"].as_u64().unwrap() < 1 << 20, "{client}");
+    }
+}
+
+#[test]
+fn scattered_blocks_outlive_the_expression_until_they_have_arrived() {
+    let client = client();
+    let numbers = ndarray::ArrayD::from_elem(vec![1 << 20], 0.5);
+    let sums: Vec<_> = (0..4)
+        .map(|shift| {
+            let x = Array::from_array(&(&numbers + f64::from(shift)).view(), [1 << 17]);
+            client.compute(&x.sum())
+        })
+        .collect(); // nothing but the sums is held here
+    let found: Vec<f64> = client.gather(&sums).unwrap().iter().map(|sum| sum.item().unwrap()).collect();
+    assert_eq!(found, [0.5, 1.5, 2.5, 3.5].map(|number| number * f64::from(1 << 20)));
+}
