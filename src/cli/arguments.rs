@@ -273,6 +273,11 @@ pub struct Bench {
     /// Transfer: do not measure, but see that values of all sizes, up to 3 GiB, arrive unchanged on each lane
     #[arg(long)]
     pub check: bool,
+
+    /// With --check: ranks die while values come from them, all but the first two and the last, under a launcher that
+    /// lets the others live
+    #[arg(long, requires = "check")]
+    pub lose_ranks: bool,
 }
 
 /// The suites of `bench`.
@@ -349,7 +354,8 @@ Examples:
   dcluster bench dataflow            arrays on two workers or more of this machine; 1 GiB below $TMPDIR
   dcluster bench transfer            between two ranks on this machine, which mpirun starts
   srun -N2 -n3 dcluster bench transfer    between the ranks of a launch: rank 1 and the last
-  mpirun -n 3 dcluster bench transfer --check    whether values arrive unchanged on each lane";
+  mpirun -n 3 dcluster bench transfer --check    whether values arrive unchanged on each lane
+  launchers/mpirun.sh -n 9 dcluster bench transfer --check --lose-ranks    and what a death costs";
 
 const LOCAL_EXAMPLES: &str = "\
 Examples:

@@ -32,6 +32,9 @@ pub const CONNECT_MAX: Duration = Duration::from_secs(8);
 const SIGNAL_GRACE: Duration = DRIVER_GRACE.saturating_add(Duration::from_millis(500));
 /// How long it may then take to end by itself.
 const LEAVE_MAX: Duration = Duration::from_secs(4);
+/// How long values that are on their way over MPI at the end may take to arrive: without `MPI_Finalize` a launcher takes
+/// an end in order for a failure.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
 
 /// What a worker is given.
 #[derive(Debug, Clone)]
@@ -178,8 +181,8 @@ pub fn follow(
             (Ok(WorkerNotice::Ended(end)), _) => {
                 let (code, manner) = verdict(end);
                 // Who leaves alone finds nobody in MPI_Finalize, and who owes MPI memory does not come out of it.
-                let alone = stopping || !main.is_clean();
-                return Ok((code, if alone { Manner::AtOnce } else { manner }));
+                let in_order = manner != Manner::AtOnce && !stopping && main.drain(DRAIN_MAX);
+                return Ok((code, if in_order { manner } else { Manner::AtOnce }));
             }
             (Ok(WorkerNotice::Signal(Heard::End(libc::SIGINT))), Some((number, _))) => {
                 return Ok((Exit::Signal(number).code(), Manner::AtOnce));

@@ -52,9 +52,11 @@ impl<T: Told> MainThread<T> {
         }
     }
 
-    /// Whether MPI holds no memory of ours, so that it can be finalised.
-    pub fn is_clean(&self) -> bool {
-        self.progress.as_ref().is_none_or(Progress::is_clean)
+    /// The end: brings what is under way to its end, so that MPI can be finalised. Whether it can.
+    pub fn drain(&mut self, within: Duration) -> bool {
+        let Some(progress) = &mut self.progress else { return true };
+        let receiver = &self.receiver;
+        progress.drain(within, || receiver.try_iter().find_map(|told| told.into_order().ok()))
     }
 
     fn wait(&self, pause: Option<Duration>, until: Option<Instant>) -> Result<T, RecvTimeoutError> {

@@ -44,6 +44,12 @@ const WITHOUT_FABRIC: [(&str, &str); 4] = [
 /// Where Linux lists the adapters of fabrics: InfiniBand, Omni-Path, EFA; Slingshot.
 const FABRIC_ADAPTERS: [&str; 2] = ["/sys/class/infiniband", "/sys/class/cxi"];
 
+/// What MPI is told by way of the environment, among what dcluster sets.
+pub fn settings() -> Vec<String> {
+    let all = ALWAYS.iter().chain(&WITHOUT_FABRIC);
+    all.filter_map(|(name, _)| Some(format!("{name}={}", std::env::var(name).ok()?))).collect()
+}
+
 /// Makes settings that suit dcluster, where the user has made none. First thing in `main`, before any thread.
 pub fn set_defaults() {
     if !is_open_mpi() {

@@ -215,7 +215,7 @@ impl Over {
         let is_wanted = is_wanted(env, MPI_LANE);
         #[cfg(feature = "mpi")]
         if let Some(world) = self.world.as_ref().filter(|_| self.sees_all_ranks && is_wanted) {
-            let lane = MpiLane::new(world.rank(), orders);
+            let lane = MpiLane::new(world.rank(), world.size(), orders);
             return (Some(lane), Some(Progress::new(world.communicator())));
         }
         let _ = (is_wanted, orders);

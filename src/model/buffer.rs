@@ -121,6 +121,11 @@ impl AlignedBuffer {
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
     }
 
+    /// Where it begins, for whoever writes to parts of it while others are being written.
+    pub fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
     /// Makes it shareable, without a copy.
     pub fn freeze(self) -> Bytes {
         if self.is_empty() { Bytes::new() } else { Bytes::from_owner(self) }

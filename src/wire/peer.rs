@@ -1,16 +1,18 @@
 //! Messages on a data port: a value is asked for, or handed over.
 //!
 //! ```text
-//! Fetch{task, offers} ───────► Value{shape} Chunk… | OnOffer{shape} | Mapping | NotHere | Refused
+//! Fetch{task, offers} ───────► Value{shape} Chunk… | OnOffer | Mapping | NotHere | Refused
 //! Mapped{lease} ─────────────► (no answer)
 //! Put{task, shape} Chunk… ───► Stored | Refused
 //! ```
 //!
 //! Who fetches may offer other lanes to receive on. The other end takes one up or none: with `Mapping` it says where in
 //! its memory the value lies, which stays there until `Mapped` comes or the connection ends; with `OnOffer` it sends the
-//! same parts over MPI; or the value comes here.
+//! same parts over MPI, after an [`Opening`] that says what they are; or the value comes here. Who has posted the receive
+//! of an opening gets one in any case.
 //!
-//! Requests are answered in their order, and may be sent before earlier ones are answered. A value is its
+//! Requests are answered in their order, and may be sent before earlier ones are answered. Who takes long to answer a
+//! `Fetch` says `Busy` now and then, so that silence means that it is gone. A value is its
 //! [`Shape`], then its head and its buffers in chunks of at most [`CHUNK_BYTES_MAX`]; a chunk never spans two of
 //! them. [`crate::transport::data`] moves the bytes.
 
@@ -35,6 +37,7 @@ const REFUSED: u8 = 165;
 const ON_OFFER: u8 = 166;
 const MAPPED: u8 = 131;
 const MAPPING: u8 = 167;
+const BUSY: u8 = 168;
 
 /// The lengths of the parts of a packed value, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +81,47 @@ pub struct MpiEnd {
     pub rank: u32,
     /// With which tag.
     pub tag: u16,
+    /// Whether it has posted the receive of an [`Opening`], and wants one even if the value does not come there.
+    pub is_posted: bool,
+}
+
+/// The first message with a tag; what it tells of follows with the same tag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Opening {
+    /// Nothing follows.
+    Declined,
+    /// A value.
+    Value {
+        /// What it is made of.
+        shape: Shape,
+        /// Its head, if that is small; otherwise it follows like the buffers, and before them.
+        head: Option<ByteBuf>,
+    },
+}
+
+impl Opening {
+    /// The longest message, in bytes.
+    pub const BYTES_MAX: usize = 16 << 10;
+    /// The longest head in it, in bytes.
+    const HEAD_BYTES_MAX: usize = 4 << 10;
+
+    /// The opening of a value.
+    pub fn of(packed: &Packed) -> Self {
+        let is_small = packed.head.len() <= Self::HEAD_BYTES_MAX;
+        let head = is_small.then(|| ByteBuf::from(packed.head.to_vec()));
+        Self::Value { shape: Shape::of(packed), head }
+    }
+
+    /// The message; None if it would be too long, for a value of very many parts.
+    pub fn message(&self) -> Option<Vec<u8>> {
+        let message = rmp_serde::to_vec(self).expect("our own messages serialise");
+        (message.len() <= Self::BYTES_MAX).then_some(message)
+    }
+
+    /// Reads a message, behind which there may be anything.
+    pub fn read(message: &[u8]) -> Result<Self, WireError> {
+        decode("opening", message)
+    }
 }
 
 /// Names a host, or the part of one whose processes can find each other's memory.
@@ -174,10 +218,9 @@ pub enum PeerReply {
     /// It lies there, to be mapped.
     Mapping(Mapping),
     /// The offer of MPI is taken: it comes there.
-    OnOffer {
-        /// What comes.
-        shape: Shape,
-    },
+    OnOffer,
+    /// The answer takes a while: there is no room to pack the value yet, or it comes from a disk.
+    Busy,
     /// The value is not here.
     NotHere,
     /// The value was taken.
@@ -222,7 +265,8 @@ impl PeerReply {
         match self {
             Self::Value { shape } => append(out, VALUE, shape),
             Self::Mapping(mapping) => append(out, MAPPING, mapping),
-            Self::OnOffer { shape } => append(out, ON_OFFER, shape),
+            Self::OnOffer => append(out, ON_OFFER, &()),
+            Self::Busy => append(out, BUSY, &()),
             Self::NotHere => append(out, NOT_HERE, &()),
             Self::Stored => append(out, STORED, &()),
             Self::Refused { reason } => append(out, REFUSED, reason),
@@ -234,7 +278,8 @@ impl PeerReply {
         Ok(match opcode {
             VALUE => Self::Value { shape: decode("value", body)? },
             MAPPING => Self::Mapping(decode("mapping", body)?),
-            ON_OFFER => Self::OnOffer { shape: decode("on offer", body)? },
+            ON_OFFER => Self::OnOffer,
+            BUSY => Self::Busy,
             NOT_HERE => Self::NotHere,
             STORED => Self::Stored,
             REFUSED => Self::Refused { reason: decode("refused", body)? },
@@ -267,9 +312,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn requests_round_trip(task in any::<u64>(), shape in shape(), rank in any::<u32>(), tag in any::<u16>()) {
+        fn requests_round_trip(task in any::<u64>(), shape in shape(), rank in any::<u32>(), tag in any::<u16>(), is_posted in any::<bool>()) {
             let task = TaskId(task);
-            let mpi = Some(MpiEnd { rank, tag });
+            let mpi = Some(MpiEnd { rank, tag, is_posted });
             let shm = Some(HostKey(task.0));
             let requests = [
                 PeerRequest::Fetch { task, offers: Offers::default() },
@@ -295,7 +340,7 @@ mod tests {
             let head = reason.clone().into_bytes();
             let mapping = PeerReply::Mapping(Mapping { pid, lease, head, buffers });
             let replies =
-                [mapping, PeerReply::Value { shape: shape.clone() }, PeerReply::OnOffer { shape }, PeerReply::NotHere, PeerReply::Stored, PeerReply::Refused { reason }];
+                [mapping, PeerReply::Value { shape }, PeerReply::OnOffer, PeerReply::Busy, PeerReply::NotHere, PeerReply::Stored, PeerReply::Refused { reason }];
             for reply in replies {
                 let mut out = Vec::new();
                 reply.append(&mut out);
@@ -305,9 +350,34 @@ mod tests {
         }
 
         #[test]
-        fn random_bodies_never_panic(opcode in any::<u8>(), body in any::<Vec<u8>>()) {
-            let _ = (PeerRequest::read(opcode, &body), PeerReply::read(opcode, &body));
+        fn openings_are_read_out_of_a_longer_message(head in any::<Vec<u8>>(), bytes in 0..9_000_usize) {
+            let packed = Packed { head: head.clone().into(), buffers: vec![vec![7; bytes].into()] };
+            let opening = Opening::of(&packed);
+            let mut message = opening.message().unwrap();
+            message.extend([0xc1; 9]);
+            prop_assert_eq!(Opening::read(&message).unwrap(), opening);
         }
+
+        #[test]
+        fn random_bodies_never_panic(opcode in any::<u8>(), body in any::<Vec<u8>>()) {
+            let _ = (PeerRequest::read(opcode, &body), PeerReply::read(opcode, &body), Opening::read(&body));
+        }
+    }
+
+    #[test]
+    fn an_opening_has_no_large_head_and_not_very_many_parts() {
+        let of = |head: usize, buffers: usize| {
+            let buffers = vec![vec![7; 300].into(); buffers];
+            Opening::of(&Packed { head: vec![1; head].into(), buffers })
+        };
+        let head_of = |opening| match opening {
+            Opening::Value { head, .. } => head,
+            Opening::Declined => None,
+        };
+        assert_eq!(head_of(of(4096, 1)), Some(vec![1; 4096].into()));
+        assert_eq!(head_of(of(4097, 1)), None);
+        assert!(of(1 << 20, 4_000).message().is_some());
+        assert_eq!(of(0, 6_000).message(), None);
     }
 
     #[test]

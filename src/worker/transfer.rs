@@ -19,10 +19,11 @@ use tracing::{debug, trace, warn};
 use self::staging::{Staging, lendable};
 use super::budget::{Budget, Room};
 use super::engine::{Engine, FetchRequest, Manner, Reserved};
+use crate::model::buffer::BULK_BYTES_MIN;
 use crate::model::{Packed, Resident, TaskId, WorkerId};
 use crate::transport::data::stream::{Broken, receive_value, send_value, skip_value};
 use crate::transport::data::{DataError, DataPool, Fetched, LaneKind, LaneOffers, Meter, MpiOffer};
-use crate::transport::mpi::{MpiLane, Tag};
+use crate::transport::mpi::{MpiLane, Tag, UnderWay};
 use crate::transport::shm;
 use crate::transport::shm::leases::Leases;
 use crate::transport::tcp::{Connection, ListenError, Listener, ReadError, ReadHalf, WriteHalf};
@@ -43,6 +44,9 @@ const IN_FLIGHT_PART: u64 = 8;
 /// How long a client's value waits for room in a worker whose tasks, or a failing disk, make none. It is taken in then all
 /// the same: the client would give up.
 const PUT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often a peer that waits for an answer hears that it is being worked on.
+const BUSY_PERIOD: Duration = Duration::from_secs(10);
 
 /// Why a value does not come that was only to be lent.
 const NOT_LENT: &str = "it does not lie in memory that others can map";
@@ -272,16 +276,38 @@ impl Port {
             return LaneOffers::default();
         }
         let is_trusted = |lane| !self.distrusted().contains(&(holder.worker, lane));
-        let shm = self.lanes.shm.filter(|_| is_trusted(LaneKind::Shm) && shm::pool().has_room());
+        let can_map = is_trusted(LaneKind::Shm) && shm::pool().has_room();
+        let shm = self.lanes.shm.filter(|_| can_map && request.nbytes >= BULK_BYTES_MIN as u64);
         let mpi = || {
             let (lane, rank) = (self.lanes.mpi.as_ref()?, holder.mpi_rank?);
             let is_possible = rank != lane.rank() && request.nbytes <= self.value_bytes_max;
-            (is_possible && is_trusted(LaneKind::Mpi)).then(|| MpiOffer::to(lane, rank))?
+            (is_possible && is_trusted(LaneKind::Mpi))
+                .then(|| MpiOffer::to(lane, rank, self.value_bytes_max))?
         };
         match request.manner {
             Manner::Any => LaneOffers { shm, mpi: mpi(), only_lent: false },
             Manner::Lent => LaneOffers { shm, mpi: None, only_lent: true },
         }
+    }
+
+    /// The packed form of a value, and the room that it takes until it is gone if it had to be made for that.
+    async fn packed_to_go(
+        &self,
+        task: TaskId,
+        value: Arc<Resident>,
+        can_map: bool,
+    ) -> (Result<Packed, String>, Option<Room>) {
+        if let Some(packed) = value.packed_already()
+            && (!can_map || staging::can_be_mapped(&packed))
+        {
+            return (Ok(packed), None);
+        }
+        let room = self.departures.take(value.bytes() as u64).await;
+        let packed = match can_map {
+            true => self.staging.packed(task, value).await,
+            false => packed(value).await,
+        };
+        (packed, Some(room))
     }
 
     fn note_moved(&self, task: TaskId, from: WorkerId, lane: LaneKind, bytes: u64, us: u64) {
@@ -324,7 +350,9 @@ async fn attend(port: Arc<Port>, connection: Connection) {
     if let Err(error) = attendant.run().await {
         match error {
             // It went without a word, as a killed process does.
-            PeerError::Read(ReadError::Lost { .. }) | PeerError::Write(_) => {
+            PeerError::Read(ReadError::Lost { .. })
+            | PeerError::Write(_)
+            | PeerError::Broken(Broken::Closed | Broken::Io(_)) => {
                 debug!(%remote, %error, "peer lost")
             }
             _ => warn!(%remote, %error, "dropped a peer"),
@@ -357,40 +385,50 @@ impl Attendant {
     }
 
     async fn hand_out(&mut self, task: TaskId, offers: Offers) -> Result<(), PeerError> {
+        let handed_out = self.hand_out_on(task, &offers).await;
+        if let (Some(MpiEnd { rank, tag, is_posted: true }), Some(lane)) = (offers.mpi, &self.port.lanes.mpi)
+            && !matches!(handed_out, Ok(Some(LaneKind::Mpi)))
+        {
+            lane.decline(rank, Tag(tag));
+        }
+        handed_out.map(drop)
+    }
+
+    /// Answers a fetch. On which lane the value goes, if it does.
+    async fn hand_out_on(&mut self, task: TaskId, offers: &Offers) -> Result<Option<LaneKind>, PeerError> {
         let Some(value) = self.port.engine.value(task) else {
             PeerReply::NotHere.append(&mut self.frames);
-            return Ok(());
+            return Ok(None);
         };
         let can_map = offers.shm.is_some() && offers.shm == self.port.lanes.shm;
         if offers.only_lent {
             let packed = if can_map { lendable(value).await } else { None };
             let mapping = packed.and_then(|packed| self.leases.grant(shm::pool(), &packed));
+            let lane = mapping.is_some().then_some(LaneKind::Shm);
             let refused = || PeerReply::Refused { reason: NOT_LENT.to_owned() };
             mapping.map_or_else(refused, PeerReply::Mapping).append(&mut self.frames);
-            return Ok(());
+            return Ok(lane);
         }
-        let room = self.port.departures.take(value.bytes() as u64).await;
-        let packed = match can_map {
-            true => self.port.staging.packed(task, Arc::clone(&value)).await,
-            false => packed(Arc::clone(&value)).await,
-        };
+        let port = Arc::clone(&self.port);
+        let packing = port.packed_to_go(task, Arc::clone(&value), can_map);
+        let (packed, room) = self.patiently(packing).await?;
         match packed {
             Ok(packed) => {
                 if can_map && let Some(mapping) = self.leases.grant(shm::pool(), &packed) {
                     PeerReply::Mapping(mapping).append(&mut self.frames);
-                    return Ok(());
+                    return Ok(Some(LaneKind::Shm));
                 }
-                let shape = Shape::of(&packed);
-                if let (Some(MpiEnd { rank, tag }), Some(lane)) = (offers.mpi, &self.port.lanes.mpi)
+                if let (Some(MpiEnd { rank, tag, .. }), Some(lane)) = (offers.mpi, &self.port.lanes.mpi)
                     && packed.len() > TCP_BYTES_MAX
+                    && let Some(sending) = lane.send(rank, Tag(tag), &packed)
                 {
-                    PeerReply::OnOffer { shape }.append(&mut self.frames);
-                    let lane = lane.clone();
-                    self.send_over_mpi(lane, rank, Tag(tag), packed, room);
-                    return Ok(());
+                    PeerReply::OnOffer.append(&mut self.frames);
+                    self.see_off(sending, rank, room);
+                    return Ok(Some(LaneKind::Mpi));
                 }
-                PeerReply::Value { shape }.append(&mut self.frames);
+                PeerReply::Value { shape: Shape::of(&packed) }.append(&mut self.frames);
                 send_value(&mut self.writer, &mut self.frames, &packed, &Meter::default()).await?;
+                Ok(Some(LaneKind::Tcp))
             }
             Err(reason) => {
                 if value.is_spilled() {
@@ -398,17 +436,30 @@ impl Attendant {
                     self.port.engine.lose(task);
                 }
                 PeerReply::Refused { reason }.append(&mut self.frames);
+                Ok(None)
             }
         }
-        Ok(())
     }
 
-    fn send_over_mpi(&mut self, lane: MpiLane, rank: u32, tag: Tag, packed: Packed, room: Room) {
+    /// Waits for the end of `work`, and says now and then that it goes on.
+    async fn patiently<T>(&mut self, work: impl Future<Output = T>) -> Result<T, PeerError> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            if let Ok(done) = tokio::time::timeout(BUSY_PERIOD, &mut work).await {
+                return Ok(done);
+            }
+            PeerReply::Busy.append(&mut self.frames);
+            self.writer.write_all(&mut self.frames).await?;
+            self.frames.clear();
+        }
+    }
+
+    /// Waits for the end of a value that goes over MPI, beside the requests that come here.
+    fn see_off(&mut self, sending: UnderWay, rank: u32, room: Option<Room>) {
         while self.sending.try_join_next().is_some() {}
-        let parts = std::iter::once(packed.head).chain(packed.buffers).collect();
         self.sending.spawn(async move {
             let _room = room;
-            if let Err(error) = lane.send(rank, tag, parts).await {
+            if let Err(error) = sending.end().await {
                 // The other end sees nothing come, and asks again over TCP.
                 debug!(rank, %error, "a value was not sent");
             }

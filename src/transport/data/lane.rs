@@ -110,11 +110,8 @@ async fn write(
             }
         };
         while let Some(errand) = next {
-            let (packed, pending) = errand.into_parts();
+            let (packed, mut pending) = errand.into_parts();
             let (task, offers) = (pending.task, pending.expects.offers());
-            if sent.send(pending).is_err() {
-                return Broken::Closed;
-            }
             let result = match packed {
                 None => {
                     PeerRequest::Fetch { task, offers }.append(&mut frames);
@@ -125,6 +122,10 @@ async fn write(
                     send_value(&mut writer, &mut frames, &packed, &meter).await
                 }
             };
+            // (Only when all of it is sent can the other end be late with its answer.)
+            if sent.send(pending).is_err() {
+                return Broken::Closed;
+            }
             if let Err(broken) = result {
                 return broken;
             }
@@ -169,18 +170,18 @@ impl Answers {
             match (expects, answer) {
                 (Expects::Brought(to, _), Ok(Answer::Brought(brought))) => drop(to.send(Ok(brought))),
                 (Expects::Value(to, offers), Ok(Answer::Value(packed))) => {
-                    offers.decline();
+                    self.decline(offers);
                     drop(to.send(Ok(Fetched { packed, lane: LaneKind::Tcp })));
                 }
                 (Expects::Value(to, offers), Ok(Answer::Mapping(mapping))) if offers.shm.is_some() => {
-                    offers.decline();
+                    self.decline(offers);
                     drop(to.send(self.map(task, mapping)));
                 }
-                (Expects::Value(to, LaneOffers { mpi: Some(offer), .. }), Ok(Answer::OnOffer(shape))) => {
-                    self.receive(task, offer, shape, to);
+                (Expects::Value(to, LaneOffers { mpi: Some(offer), .. }), Ok(Answer::OnOffer)) => {
+                    self.receive(task, offer, to);
                 }
                 (Expects::Value(to, offers), Ok(Answer::No(error))) => {
-                    offers.decline();
+                    self.decline(offers);
                     drop(to.send(Err(error)));
                 }
                 (Expects::Receipt(to), Ok(Answer::Stored)) => drop(to.send(Ok(()))),
@@ -199,33 +200,36 @@ impl Answers {
     }
 
     async fn answer(&mut self, task: TaskId, expects: &Expects) -> Result<Answer, Broken> {
-        let frame = match tokio::time::timeout(STALL_MAX, self.reader.frame()).await {
-            Ok(frame) => frame.map_err(|error| Broken::Io(with_causes(&error)))?.ok_or(Broken::Closed)?,
-            Err(_) => return Err(Broken::Stalled),
-        };
-        let reply = PeerReply::read(frame.opcode, &frame.body);
-        Ok(match reply.map_err(|error| Broken::Unexpected(error.to_string()))? {
-            PeerReply::Value { shape } => match shape.bytes() {
-                Some(bytes) if bytes <= self.value_bytes_max => match expects {
-                    Expects::Brought(_, meter) => {
-                        Answer::Brought(bring_value(&mut self.reader, &shape, meter).await?)
+        loop {
+            let frame = match tokio::time::timeout(STALL_MAX, self.reader.frame()).await {
+                Ok(frame) => frame.map_err(|error| Broken::Io(with_causes(&error)))?.ok_or(Broken::Closed)?,
+                Err(_) => return Err(Broken::Stalled),
+            };
+            let reply = PeerReply::read(frame.opcode, &frame.body);
+            return Ok(match reply.map_err(|error| Broken::Unexpected(error.to_string()))? {
+                PeerReply::Busy => continue,
+                PeerReply::Value { shape } => match shape.bytes() {
+                    Some(bytes) if bytes <= self.value_bytes_max => match expects {
+                        Expects::Brought(_, meter) => {
+                            Answer::Brought(bring_value(&mut self.reader, &shape, meter).await?)
+                        }
+                        _ => Answer::Value(receive_value(&mut self.reader, &shape).await?),
+                    },
+                    bytes => {
+                        skip_value(&mut self.reader, &shape).await?;
+                        let bytes = bytes.unwrap_or(u64::MAX);
+                        Answer::No(DataError::TooLarge { task, bytes, bytes_max: self.value_bytes_max })
                     }
-                    _ => Answer::Value(receive_value(&mut self.reader, &shape).await?),
                 },
-                bytes => {
-                    skip_value(&mut self.reader, &shape).await?;
-                    let bytes = bytes.unwrap_or(u64::MAX);
-                    Answer::No(DataError::TooLarge { task, bytes, bytes_max: self.value_bytes_max })
+                PeerReply::Mapping(mapping) => Answer::Mapping(mapping),
+                PeerReply::OnOffer => Answer::OnOffer,
+                PeerReply::Stored => Answer::Stored,
+                PeerReply::NotHere => Answer::No(DataError::NotHere { address: self.address.clone(), task }),
+                PeerReply::Refused { reason } => {
+                    Answer::No(DataError::Refused { address: self.address.clone(), task, reason })
                 }
-            },
-            PeerReply::Mapping(mapping) => Answer::Mapping(mapping),
-            PeerReply::OnOffer { shape } => Answer::OnOffer(shape),
-            PeerReply::Stored => Answer::Stored,
-            PeerReply::NotHere => Answer::No(DataError::NotHere { address: self.address.clone(), task }),
-            PeerReply::Refused { reason } => {
-                Answer::No(DataError::Refused { address: self.address.clone(), task, reason })
-            }
-        })
+            });
+        }
     }
 
     /// Maps a value where it lies, and ends its lease.
@@ -253,27 +257,28 @@ impl Answers {
     }
 
     /// Receives a value over MPI, beside the answers that come here.
-    fn receive(
-        &mut self,
-        task: TaskId,
-        offer: MpiOffer,
-        shape: Shape,
-        to: oneshot::Sender<Result<Fetched, DataError>>,
-    ) {
+    fn receive(&mut self, task: TaskId, offer: MpiOffer, to: oneshot::Sender<Result<Fetched, DataError>>) {
         while self.receiving.try_join_next().is_some() {}
         let address = self.address.clone();
-        let bytes = shape.bytes().unwrap_or(u64::MAX);
-        if bytes > self.value_bytes_max {
-            let bytes_max = self.value_bytes_max;
-            return drop(to.send(Err(DataError::TooLarge { task, bytes, bytes_max })));
-        }
         self.receiving.spawn(async move {
-            let received = offer.receive(&shape).await;
             let lane = LaneKind::Mpi;
-            let reason = |error: MpiError| DataError::Lane { lane, address, task, reason: error.to_string() };
-            let fetched = received.map(|packed| Fetched { packed, lane });
-            drop(to.send(fetched.map_err(reason)));
+            let failed = |reason| DataError::Lane { lane, address, task, reason };
+            let fetched = match offer.receive().await {
+                Ok(Some(packed)) => Ok(Fetched { packed, lane }),
+                Ok(None) => Err(failed("the other end has sent nothing".to_owned())),
+                Err(MpiError::TooLarge { bytes, bytes_max }) => {
+                    Err(DataError::TooLarge { task, bytes, bytes_max })
+                }
+                Err(error) => Err(failed(error.to_string())),
+            };
+            drop(to.send(fetched));
         });
+    }
+
+    /// The other end has taken none of these, or that of shared memory.
+    fn decline(&mut self, offers: LaneOffers) {
+        while self.receiving.try_join_next().is_some() {}
+        offers.mpi.into_iter().for_each(|offer| drop(self.receiving.spawn(offer.decline())));
     }
 
     fn lost(&self, broken: &Broken) -> DataError {
@@ -285,7 +290,7 @@ enum Answer {
     Value(Packed),
     Brought(Brought),
     Mapping(Mapping),
-    OnOffer(Shape),
+    OnOffer,
     Stored,
     No(DataError),
 }
@@ -303,10 +308,13 @@ impl Errand {
 }
 
 impl Expects {
-    /// What was offered, as the other end hears it.
-    fn offers(&self) -> Offers {
+    /// What is offered, as the other end is about to hear it.
+    fn offers(&mut self) -> Offers {
         match self {
-            Self::Value(_, offers) => offers.in_words(),
+            Self::Value(_, offers) => {
+                offers.post();
+                offers.in_words()
+            }
             Self::Brought(..) | Self::Receipt(_) => Offers::default(),
         }
     }

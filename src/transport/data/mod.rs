@@ -17,13 +17,12 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::model::buffer::AlignedBuffer;
 use crate::model::{Packed, TaskId};
 use crate::security::{Credentials, CredentialsError};
-use crate::transport::mpi::{MpiError, MpiLane, Tag};
+use crate::transport::mpi::{MpiError, MpiLane, Tag, UnderWay};
 use crate::transport::tcp::{Connector, hello};
 use crate::wire::handshake::{BuildHash, Role};
-use crate::wire::peer::{HostKey, MpiEnd, Offers, Shape};
+use crate::wire::peer::{HostKey, MpiEnd, Offers};
 use lane::{Errand, Request};
 pub use stream::{Brought, Meter, STALL_MAX};
 
@@ -219,51 +218,70 @@ pub struct LaneOffers {
 }
 
 impl LaneOffers {
+    /// The other end is about to be asked: posts the receive over MPI, so that the value can come at once. Not beside
+    /// another lane, because a value that does not come here takes a message as well.
+    fn post(&mut self) {
+        if self.shm.is_none() {
+            self.mpi.iter_mut().for_each(MpiOffer::post);
+        }
+    }
+
     fn in_words(&self) -> Offers {
         let mpi = self.mpi.as_ref().map(MpiOffer::in_words);
         Offers { shm: self.shm, mpi, only_lent: self.only_lent }
     }
-
-    /// The other end has taken none of them, or that of shared memory.
-    fn decline(self) {
-        self.mpi.into_iter().for_each(MpiOffer::decline);
-    }
 }
 
-/// A tag taken to receive one value from a rank over MPI. Unless the other end declines, the tag is used up.
+/// A tag taken to receive one value from a rank over MPI. It is used up unless a value comes, or the other end declines.
 #[derive(Debug)]
 pub struct MpiOffer {
     lane: MpiLane,
     peer: u32,
     tag: Tag,
+    bytes_max: u64,
+    /// The receive, if it is posted before the other end is asked.
+    posted: Option<UnderWay>,
 }
 
 impl MpiOffer {
-    /// An offer to the rank `peer`; None if too many values from there are under way.
-    pub fn to(lane: &MpiLane, peer: u32) -> Option<Self> {
+    /// An offer to the rank `peer`, for a value of at most so many bytes; None if too many from there are under way.
+    pub fn to(lane: &MpiLane, peer: u32, bytes_max: u64) -> Option<Self> {
         let tag = lane.take_tag(peer)?;
-        Some(Self { lane: lane.clone(), peer, tag })
+        Some(Self { lane: lane.clone(), peer, tag, bytes_max, posted: None })
+    }
+
+    /// Posts the receive.
+    fn post(&mut self) {
+        self.posted = Some(self.lane.receive(self.peer, self.tag, self.bytes_max));
     }
 
     fn in_words(&self) -> MpiEnd {
-        MpiEnd { rank: self.lane.rank(), tag: self.tag.0 }
+        MpiEnd { rank: self.lane.rank(), tag: self.tag.0, is_posted: self.posted.is_some() }
     }
 
-    /// The other end has sent nothing there, and will not.
-    fn decline(self) {
+    /// The other end does not send the value there.
+    async fn decline(self) {
+        match self.posted {
+            None => self.lane.put_tag(self.peer, self.tag),
+            Some(posted) => {
+                posted.expect();
+                if posted.end().await.is_ok() {
+                    self.lane.put_tag(self.peer, self.tag);
+                }
+            }
+        }
+    }
+
+    /// Receives the value, which the other end has said that it sends. None if it has declined all the same.
+    async fn receive(self) -> Result<Option<Packed>, MpiError> {
+        let receiving = self.posted.unwrap_or_else(|| self.lane.receive(self.peer, self.tag, self.bytes_max));
+        receiving.expect();
+        let received = receiving.end().await?;
         self.lane.put_tag(self.peer, self.tag);
-    }
-
-    /// Receives a value of this shape.
-    async fn receive(self, shape: &Shape) -> Result<Packed, MpiError> {
-        let lengths = std::iter::once(shape.head_bytes).chain(shape.buffers_bytes.iter().copied());
-        // (The caller has judged the size.)
-        let buffers = self.lane.receive(self.peer, self.tag, lengths.map(|bytes| bytes as usize)).await?;
-        let mut buffers = buffers.into_iter().map(AlignedBuffer::freeze);
-        Ok(Packed { head: buffers.next().unwrap_or_default(), buffers: buffers.collect() })
+        Ok(received)
     }
 }
 
 fn interrupted(address: &str) -> DataError {
-    DataError::Lost { address: address.to_owned(), reason: "the runtime shut down".to_owned() }
+    DataError::Lost { address: address.to_owned(), reason: "it ended meanwhile".to_owned() }
 }

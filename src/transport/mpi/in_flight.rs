@@ -1,8 +1,9 @@
 //! Transfers under way, and the memory that MPI reads and writes meanwhile.
 //!
-//! A transfer is a list of buffers, moved in chunks that never span two of them; both ends cut them alike, and MPI keeps
-//! the order of messages with one tag. Every transfer has a chunk posted, or two ranks that fill their room with
-//! receives would wait for each other's sends; beyond that a few chunks of the oldest, up to [`REQUESTS_MAX`] in all.
+//! A transfer is an [`Opening`] and a list of buffers, moved in chunks that never span two of them; both ends cut them
+//! alike, and MPI keeps the order of messages with one tag. What its buffers are the receiving end learns from the opening.
+//! Every transfer has a chunk posted, or two ranks that fill their room with receives would wait for each other's sends;
+//! beyond that a few chunks of the oldest, up to [`REQUESTS_MAX`] in all. Next: `posted.rs`.
 
 // MPI reads and writes memory between two calls, and its C interface is used because the safe one borrows. Memory that a
 // posted request names is owned by its `Transfer`, which keeps it for ever rather than drop it too early.
@@ -15,8 +16,11 @@ use bytes::Bytes;
 use mpi::ffi;
 use mpi::traits::AsRaw as _;
 
+use super::posted::{Chunk, Completed, Posted, REQUESTS_MAX, error_text, is_cancelled};
 use super::{MpiError, Tag};
+use crate::model::Packed;
 use crate::model::buffer::AlignedBuffer;
+use crate::wire::peer::Opening;
 
 /// The length of a chunk, in bytes; the last of a buffer is shorter. Part of the protocol: both ends cut alike. (Half as
 /// long, they cost up to a tenth of the bandwidth where the library agrees on each, an eighth as long a third; twice as
@@ -24,8 +28,6 @@ use crate::model::buffer::AlignedBuffer;
 const CHUNK_BYTES: usize = 2 << 20;
 /// Chunks of one transfer that are posted at a time: the next is matched while one is copied.
 const CHUNKS_PER_TRANSFER: u32 = 4;
-/// Posted chunks of all transfers, but for the first of each; and how many MPI is asked about in one call.
-const REQUESTS_MAX: usize = 64;
 /// Abandoned chunks are looked at once in so many polls: most of them never end.
 const POLLS_PER_DRAIN: u32 = 64;
 
@@ -37,13 +39,22 @@ pub(super) struct TransferId(pub(super) u64);
 #[derive(Debug)]
 pub(super) enum Memory {
     Send(Vec<Bytes>),
-    Receive(Vec<AlignedBuffer>),
+    Receive(Incoming),
 }
 
-/// A transfer that has ended.
+/// What arrives.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    /// Nobody knows yet; a value of more than so many bytes is not taken in.
+    Opening { message: AlignedBuffer, bytes_max: u64 },
+    /// The buffers of a value; the first is its head unless that is here.
+    Parts { head: Option<Bytes>, parts: Vec<AlignedBuffer> },
+}
+
+/// A transfer that has ended, with what arrived.
 pub(super) struct Ended {
     pub(super) id: TransferId,
-    pub(super) result: Result<Memory, MpiError>,
+    pub(super) result: Result<Option<Packed>, MpiError>,
 }
 
 /// What a poll came to.
@@ -77,25 +88,6 @@ struct Transfer {
     is_abandoned: bool,
 }
 
-/// Posted requests, the oldest first, in the form in which MPI wants them.
-#[derive(Default)]
-struct Posted {
-    requests: Vec<ffi::MPI_Request>,
-    chunks: Vec<Chunk>,
-}
-
-#[derive(Clone, Copy)]
-struct Chunk {
-    transfer: TransferId,
-    bytes: usize,
-}
-
-/// A chunk that MPI is done with.
-struct Completed {
-    chunk: Chunk,
-    error: Option<c_int>,
-}
-
 impl InFlight {
     /// No transfers. MPI must be initialised, and errors come back as codes from this moment.
     pub(super) fn new(world: &mpi::topology::SimpleCommunicator) -> Self {
@@ -125,18 +117,23 @@ impl InFlight {
         self.transfers.insert(id, transfer);
     }
 
-    /// Whether there is nothing to poll for. What was abandoned does not count.
+    /// Whether there is nothing to poll for. What was given up does not count.
     pub(super) fn is_idle(&self) -> bool {
-        self.posted.chunks.is_empty() && self.transfers.values().all(|transfer| transfer.is_abandoned)
+        self.posted.is_empty() && self.transfers.values().all(|transfer| transfer.is_abandoned)
+    }
+
+    /// Whether all that is under way are openings: the other ends may not have been asked yet.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.transfers.values().all(|transfer| transfer.is_abandoned || transfer.is_waiting())
     }
 
     /// Whether MPI holds no memory of ours, so that it can be finalised.
     pub(super) fn is_clean(&self) -> bool {
-        self.posted.chunks.is_empty() && self.stranded.chunks.is_empty()
+        self.transfers.is_empty()
     }
 
-    /// Posts nothing more of a transfer. What is posted is drained and never cancelled: a cancel of a message that is
-    /// half here does not end in any library, and its memory must stay.
+    /// Posts nothing more of a transfer: the other end is dead, or as good as that. What is posted is drained and never
+    /// cancelled: a cancel of a message that is half here does not end in any library, and its memory must stay.
     pub(super) fn abandon(&mut self, id: TransferId) {
         let Some(transfer) = self.transfers.get_mut(&id) else { return };
         transfer.is_abandoned = true;
@@ -145,6 +142,13 @@ impl InFlight {
             return;
         }
         self.posted.move_into(&mut self.stranded, id);
+    }
+
+    /// Takes back the receives of all openings that have not come. (Unlike a message that is half here, one of which nothing
+    /// is here can be cancelled in any library.)
+    pub(super) fn cancel_openings(&mut self) {
+        let transfers = &self.transfers;
+        self.posted.cancel(|id| transfers[&id].is_waiting());
     }
 
     /// Posts what may be posted, and books what MPI is done with.
@@ -168,29 +172,24 @@ impl InFlight {
         for (&id, transfer) in &mut self.transfers {
             while !transfer.is_abandoned
                 && transfer.posted < CHUNKS_PER_TRANSFER
-                && (transfer.posted == 0 || self.posted.chunks.len() < REQUESTS_MAX)
+                && (transfer.posted == 0 || self.posted.len() < REQUESTS_MAX)
                 && transfer.has_more()
             {
                 match transfer.post_chunk(self.world) {
                     Ok((request, bytes)) => self.posted.push(request, Chunk { transfer: id, bytes }),
                     Err(code) => {
-                        failed.push((id, code));
+                        failed.push((id, transfer.failed(code)));
                         break;
                     }
                 }
             }
         }
-        for (id, code) in failed {
-            self.fail(id, code, polled);
-        }
-        // (A value may have no bytes at all.)
-        let empty = |transfer: &Transfer| transfer.posted == 0 && !transfer.has_more();
-        while let Some((&id, _)) = self.transfers.iter().find(|(_, transfer)| empty(transfer)) {
-            self.end(id, polled);
+        for (id, error) in failed {
+            self.give_up(id, error, polled);
         }
     }
 
-    fn book(&mut self, Completed { chunk, error }: Completed, polled: &mut Polled) {
+    fn book(&mut self, Completed { chunk, status }: Completed, polled: &mut Polled) {
         let id = chunk.transfer;
         let transfer = self.transfers.get_mut(&id).expect("a posted chunk has its transfer");
         transfer.posted -= 1;
@@ -200,14 +199,18 @@ impl InFlight {
             }
             return;
         }
-        match error {
-            Some(code) => self.fail(id, code, polled),
-            None => {
-                polled.bytes_moved += chunk.bytes;
-                polled.moved.push(id);
-                if transfer.posted == 0 && !transfer.has_more() {
-                    self.end(id, polled);
-                }
+        if let Err(error) =
+            status.map_err(|code| transfer.failed(code)).and_then(|status| transfer.judge(chunk, &status))
+        {
+            return self.give_up(id, error, polled);
+        }
+        polled.bytes_moved += chunk.bytes;
+        polled.moved.push(id);
+        if transfer.posted == 0 && !transfer.has_more() {
+            match transfer.open() {
+                Ok(Step::GoesOn) => {}
+                Ok(Step::Ended) => self.end(id, polled),
+                Err(error) => self.give_up(id, error, polled),
             }
         }
     }
@@ -215,33 +218,113 @@ impl InFlight {
     fn end(&mut self, id: TransferId, polled: &mut Polled) {
         let mut transfer = self.transfers.remove(&id).expect("it is there");
         let memory = transfer.memory.take().expect("it has its memory until its end");
-        polled.ended.push(Ended { id, result: Ok(memory) });
+        polled.ended.push(Ended { id, result: Ok(memory.into_value()) });
     }
 
-    fn fail(&mut self, id: TransferId, code: c_int, polled: &mut Polled) {
-        let peer = self.transfers[&id].peer;
+    fn give_up(&mut self, id: TransferId, error: MpiError, polled: &mut Polled) {
         self.abandon(id);
-        let error = MpiError::Failed { peer, reason: error_text(code) };
         polled.ended.push(Ended { id, result: Err(error) });
     }
 }
 
+/// What follows when all that was known of a transfer has moved.
+enum Step {
+    GoesOn,
+    Ended,
+}
+
+impl Memory {
+    /// How many bytes its part at this place has; None behind the last.
+    fn part_bytes(&self, at: usize) -> Option<usize> {
+        match self {
+            Self::Send(parts) => parts.get(at).map(Bytes::len),
+            Self::Receive(Incoming::Opening { message, .. }) => (at == 0).then_some(message.len()),
+            Self::Receive(Incoming::Parts { parts, .. }) => parts.get(at).map(AlignedBuffer::len),
+        }
+    }
+
+    /// What has arrived, if that is a value.
+    fn into_value(self) -> Option<Packed> {
+        match self {
+            Self::Send(_) | Self::Receive(Incoming::Opening { .. }) => None,
+            Self::Receive(Incoming::Parts { head, parts }) => {
+                let mut parts = parts.into_iter().map(AlignedBuffer::freeze);
+                let head = head.or_else(|| parts.next()).unwrap_or_default();
+                Some(Packed { head, buffers: parts.collect() })
+            }
+        }
+    }
+}
+
 impl Transfer {
+    /// Whether its opening has not come.
+    fn is_waiting(&self) -> bool {
+        matches!(self.memory, Some(Memory::Receive(Incoming::Opening { .. })))
+    }
+
     fn has_more(&self) -> bool {
-        let lengths = |at: usize| match self.memory.as_ref() {
-            Some(Memory::Send(buffers)) => buffers.get(at).map(Bytes::len),
-            Some(Memory::Receive(buffers)) => buffers.get(at).map(AlignedBuffer::len),
-            None => None,
-        };
+        let part_bytes = |at: usize| self.memory.as_ref().and_then(|memory| memory.part_bytes(at));
         let mut at = self.buffer;
         let mut offset = self.offset;
-        while let Some(length) = lengths(at) {
-            if offset < length {
+        while let Some(bytes) = part_bytes(at) {
+            if offset < bytes {
                 return true;
             }
             (at, offset) = (at + 1, 0);
         }
         false
+    }
+
+    fn failed(&self, code: c_int) -> MpiError {
+        MpiError::Failed { peer: self.peer, reason: error_text(code) }
+    }
+
+    /// Whether a chunk has come, and is as long as the other end should have sent it.
+    fn judge(&self, chunk: Chunk, status: &ffi::MPI_Status) -> Result<(), MpiError> {
+        match self.memory {
+            Some(Memory::Receive(Incoming::Opening { .. })) if is_cancelled(status) => {
+                return Err(MpiError::Over);
+            }
+            Some(Memory::Receive(Incoming::Parts { .. })) => {}
+            _ => return Ok(()),
+        }
+        // SAFETY: a constant of the library.
+        let byte = unsafe { ffi::RSMPI_UINT8_T };
+        let mut bytes: c_int = 0;
+        // SAFETY: the status was written when the receive ended, and the type is the one it was posted with.
+        let code = unsafe { ffi::MPI_Get_count(status, byte, &mut bytes) };
+        if code != ffi::MPI_SUCCESS as c_int {
+            return Err(self.failed(code));
+        }
+        if usize::try_from(bytes) != Ok(chunk.bytes) {
+            let reason = format!("a chunk of {} bytes came with {bytes}", chunk.bytes);
+            return Err(MpiError::Failed { peer: self.peer, reason });
+        }
+        Ok(())
+    }
+
+    /// Takes memory for what an opening that has arrived tells of.
+    fn open(&mut self) -> Result<Step, MpiError> {
+        let Some(Memory::Receive(Incoming::Opening { message, bytes_max })) = &self.memory else {
+            return Ok(Step::Ended);
+        };
+        let nonsense = |reason| MpiError::Failed { peer: self.peer, reason };
+        let (shape, head) = match Opening::read(message.as_slice()) {
+            Ok(Opening::Value { shape, head }) => (shape, head),
+            Ok(Opening::Declined) => return Ok(Step::Ended),
+            Err(error) => return Err(nonsense(error.to_string())),
+        };
+        let bytes = shape.bytes().unwrap_or(u64::MAX);
+        if bytes > *bytes_max {
+            return Err(MpiError::TooLarge { bytes, bytes_max: *bytes_max });
+        }
+        let head = head.map(|head| Bytes::from(head.into_vec()));
+        let first = head.is_none().then_some(shape.head_bytes);
+        let parts = first.into_iter().chain(shape.buffers_bytes);
+        let parts = parts.map(|bytes| AlignedBuffer::for_overwrite(bytes as usize)).collect();
+        self.memory = Some(Memory::Receive(Incoming::Parts { head, parts }));
+        (self.buffer, self.offset) = (0, 0);
+        Ok(if self.has_more() { Step::GoesOn } else { Step::Ended })
     }
 
     /// Posts the next chunk; the request and its length.
@@ -250,38 +333,31 @@ impl Transfer {
         // SAFETY: a constant of the library.
         let (mut request, byte) = unsafe { (ffi::RSMPI_REQUEST_NULL, ffi::RSMPI_UINT8_T) };
         let memory = self.memory.as_mut().expect("a transfer that goes on has its memory");
-        let (code, bytes) = loop {
-            match memory {
-                Memory::Send(buffers) => {
-                    let chunk = &buffers[self.buffer][self.offset..];
-                    if chunk.is_empty() {
-                        (self.buffer, self.offset) = (self.buffer + 1, 0);
-                        continue;
-                    }
-                    let bytes = chunk.len().min(CHUNK_BYTES);
-                    let start = chunk.as_ptr().cast::<c_void>();
-                    // SAFETY: `bytes` bytes from `start` are shared by this transfer, which keeps them until the
-                    // request has ended or for ever; nobody writes to them.
-                    let code = unsafe {
-                        ffi::MPI_Isend(start, bytes as c_int, byte, peer, tag, world, &mut request)
-                    };
-                    break (code, bytes);
-                }
-                Memory::Receive(buffers) => {
-                    let chunk = &mut buffers[self.buffer].as_mut_slice()[self.offset..];
-                    if chunk.is_empty() {
-                        (self.buffer, self.offset) = (self.buffer + 1, 0);
-                        continue;
-                    }
-                    let bytes = chunk.len().min(CHUNK_BYTES);
-                    let start = chunk.as_mut_ptr().cast::<c_void>();
-                    // SAFETY: `bytes` bytes from `start` belong to this transfer alone, which keeps them until the
-                    // request has ended or for ever, and looks at none before.
-                    let code = unsafe {
-                        ffi::MPI_Irecv(start, bytes as c_int, byte, peer, tag, world, &mut request)
-                    };
-                    break (code, bytes);
-                }
+        let left = loop {
+            let part = memory.part_bytes(self.buffer).expect("who calls this knows that there is more");
+            if self.offset < part {
+                break part - self.offset;
+            }
+            (self.buffer, self.offset) = (self.buffer + 1, 0);
+        };
+        let bytes = left.min(CHUNK_BYTES);
+        let code = match memory {
+            Memory::Send(parts) => {
+                let start = parts[self.buffer][self.offset..].as_ptr().cast::<c_void>();
+                // SAFETY: `bytes` bytes from `start` are shared by this transfer, which keeps them until the request
+                // has ended or for ever; nobody writes to them.
+                unsafe { ffi::MPI_Isend(start, bytes as c_int, byte, peer, tag, world, &mut request) }
+            }
+            Memory::Receive(incoming) => {
+                let part = match incoming {
+                    Incoming::Opening { message, .. } => message,
+                    Incoming::Parts { parts, .. } => &mut parts[self.buffer],
+                };
+                // (No slice: MPI may be writing to what comes before.)
+                let start = part.as_mut_ptr().wrapping_add(self.offset).cast::<c_void>();
+                // SAFETY: `bytes` bytes from `start` lie in a part of this transfer, which keeps it until the request
+                // has ended or for ever, and looks at none of them before.
+                unsafe { ffi::MPI_Irecv(start, bytes as c_int, byte, peer, tag, world, &mut request) }
             }
         };
         if code != ffi::MPI_SUCCESS as c_int {
@@ -300,77 +376,4 @@ impl Drop for Transfer {
             std::mem::forget(self.memory.take());
         }
     }
-}
-
-impl Posted {
-    fn push(&mut self, request: ffi::MPI_Request, chunk: Chunk) {
-        self.requests.push(request);
-        self.chunks.push(chunk);
-    }
-
-    /// Asks MPI which have ended, and takes those out.
-    fn test(&mut self) -> Vec<Completed> {
-        let mut ended = Vec::new();
-        for first in (0..self.requests.len()).step_by(REQUESTS_MAX) {
-            let last = self.requests.len().min(first + REQUESTS_MAX);
-            test_some(&mut self.requests[first..last], |index, error| ended.push((first + index, error)));
-        }
-        // From the back, so that the places of the others stay.
-        ended.sort_unstable_by_key(|(index, _)| std::cmp::Reverse(*index));
-        ended
-            .into_iter()
-            .map(|(index, error)| {
-                self.requests.remove(index);
-                Completed { chunk: self.chunks.remove(index), error }
-            })
-            .collect()
-    }
-
-    fn move_into(&mut self, other: &mut Self, transfer: TransferId) {
-        let mut index = 0;
-        while index < self.chunks.len() {
-            if self.chunks[index].transfer == transfer {
-                other.push(self.requests.remove(index), self.chunks.remove(index));
-            } else {
-                index += 1;
-            }
-        }
-    }
-}
-
-/// Calls `MPI_Testsome` for at most [`REQUESTS_MAX`] requests, and `ended` with the place and the fault of each that has.
-fn test_some(requests: &mut [ffi::MPI_Request], mut ended: impl FnMut(usize, Option<c_int>)) {
-    let mut count: c_int = 0;
-    let mut indices = [0 as c_int; REQUESTS_MAX];
-    // SAFETY: a status is plain numbers.
-    let mut statuses: [ffi::MPI_Status; REQUESTS_MAX] = unsafe { std::mem::zeroed() };
-    // SAFETY: the arrays have room for as many entries as there are requests, and the requests are ours and live.
-    let code = unsafe {
-        ffi::MPI_Testsome(
-            requests.len() as c_int,
-            requests.as_mut_ptr(),
-            &mut count,
-            indices.as_mut_ptr(),
-            statuses.as_mut_ptr(),
-        )
-    };
-    let in_status = code == ffi::MPI_ERR_IN_STATUS as c_int;
-    // (It is `MPI_UNDEFINED`, which is negative, if there were only null requests.)
-    let count = usize::try_from(count).unwrap_or(0).min(requests.len());
-    for (index, status) in indices[..count].iter().zip(&statuses) {
-        let error = status.MPI_ERROR;
-        ended(*index as usize, (in_status && error != ffi::MPI_SUCCESS as c_int).then_some(error));
-    }
-}
-
-fn error_text(code: c_int) -> String {
-    let mut text = [0 as std::ffi::c_char; ffi::MPI_MAX_ERROR_STRING as usize + 1];
-    let mut length: c_int = 0;
-    // SAFETY: the array is as long as the longest text, and one more.
-    let known = unsafe { ffi::MPI_Error_string(code, text.as_mut_ptr(), &mut length) };
-    if known != ffi::MPI_SUCCESS as c_int {
-        return format!("error {code}");
-    }
-    let length = usize::try_from(length).unwrap_or(0).min(text.len());
-    String::from_utf8_lossy(&text[..length].iter().map(|byte| *byte as u8).collect::<Vec<u8>>()).into_owned()
 }

@@ -6,12 +6,14 @@
 //!                         ◄─ oneshot ──
 //! ```
 //!
-//! The two ends agree over TCP first (see [`crate::wire::peer`]): the receiving end names its rank and a tag that it has
-//! free, the sending end answers with the shape. Only then do both post and poll, so a rank without transfers never
-//! polls, and no send waits for a rank that sleeps. MPI reports no deaths: the data connection does, and what was under
-//! way with a lost peer is abandoned. Next: `in_flight.rs`, which holds the memory that MPI reads and writes.
+//! The two ends agree over TCP (see [`crate::wire::peer`]): the receiving end names its rank and a tag that it has
+//! free, and may have posted the receive of the opening by then; the sending end sends that, and the value behind it. A
+//! rank without transfers never polls, and no send waits for a rank that sleeps. MPI reports no deaths: the data
+//! connection does; what was under way with a lost peer is asked for elsewhere, and stalls here. Next: `in_flight.rs`,
+//! which holds the memory that MPI reads and writes.
 
 mod in_flight;
+mod posted;
 mod progress;
 mod raw;
 mod tags;
@@ -24,12 +26,14 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use crate::model::Packed;
 use crate::model::buffer::AlignedBuffer;
-use in_flight::{Memory, TransferId};
+use crate::wire::peer::Opening;
+use in_flight::{Incoming, Memory, TransferId};
 pub use progress::Progress;
 pub use raw::Raw;
 pub use tags::Tag;
-use tags::Tags;
+use tags::{TAG_MAX, Tags};
 
 /// The MPI lane of a rank, used from the data thread. Clones share it.
 #[derive(Clone)]
@@ -39,6 +43,7 @@ pub struct MpiLane {
 
 struct Shared {
     rank: u32,
+    size: u32,
     next: AtomicU64,
     tags: Mutex<Tags>,
     orders: Box<dyn Fn(Order) + Send + Sync>,
@@ -50,11 +55,19 @@ pub struct Order(pub(in crate::transport::mpi) What);
 
 #[derive(Debug)]
 pub(in crate::transport::mpi) enum What {
-    Start { id: TransferId, peer: u32, tag: Tag, memory: Memory, done: oneshot::Sender<Done> },
-    Abandon(TransferId),
+    Start {
+        id: TransferId,
+        peer: u32,
+        tag: Tag,
+        memory: Memory,
+        done: oneshot::Sender<Done>,
+    },
+    /// From this moment it may stall.
+    Expect(TransferId),
 }
 
-type Done = Result<Memory, MpiError>;
+/// What arrived, if that is a value.
+type Done = Result<Option<Packed>, MpiError>;
 
 /// A transfer over MPI did not end well; the lane of TCP still works.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -75,16 +88,24 @@ pub enum MpiError {
         /// How long.
         seconds: u64,
     },
+    /// The value is larger than this process may hold.
+    #[error("it has {bytes} bytes, more than the {bytes_max} that this process may hold")]
+    TooLarge {
+        /// Its packed size.
+        bytes: u64,
+        /// The limit.
+        bytes_max: u64,
+    },
     /// This rank is about to end.
     #[error("MPI is no longer served on this rank")]
     Over,
 }
 
 impl MpiLane {
-    /// The lane of `rank`; `orders` hands what is to be done to the main thread and wakes it.
-    pub fn new(rank: u32, orders: impl Fn(Order) + Send + Sync + 'static) -> Self {
-        let shared =
-            Shared { rank, next: AtomicU64::new(0), tags: Mutex::default(), orders: Box::new(orders) };
+    /// The lane of `rank` among `size`; `orders` hands what is to be done to the main thread and wakes it.
+    pub fn new(rank: u32, size: u32, orders: impl Fn(Order) + Send + Sync + 'static) -> Self {
+        let (next, tags) = (AtomicU64::new(0), Mutex::default());
+        let shared = Shared { rank, size, next, tags, orders: Box::new(orders) };
         Self { shared: Arc::new(shared) }
     }
 
@@ -103,46 +124,48 @@ impl MpiLane {
         self.tags().put(peer, tag);
     }
 
-    /// Receives buffers of these lengths, in bytes, from `peer`. The tag is given back if they all arrive.
-    ///
-    /// Dropping the future abandons the transfer.
-    ///
-    /// # Errors
-    /// [`MpiError`]; the tag is not used again then, because a late chunk may still bear it.
-    pub async fn receive(
-        &self,
-        peer: u32,
-        tag: Tag,
-        lengths: impl IntoIterator<Item = usize>,
-    ) -> Result<Vec<AlignedBuffer>, MpiError> {
-        let buffers = lengths.into_iter().map(AlignedBuffer::for_overwrite).collect();
-        match self.transfer(peer, tag, Memory::Receive(buffers)).await? {
-            Memory::Receive(buffers) => {
-                self.put_tag(peer, tag);
-                Ok(buffers)
-            }
-            Memory::Send(_) => unreachable!("a transfer gives the memory back that it was given"),
+    /// Receives a value of at most so many bytes from `peer`, which may not have been asked yet: it counts as stalled
+    /// only after it is [expected](UnderWay::expect).
+    pub fn receive(&self, peer: u32, tag: Tag, bytes_max: u64) -> UnderWay {
+        let message = AlignedBuffer::for_overwrite(Opening::BYTES_MAX);
+        self.start(peer, tag, Memory::Receive(Incoming::Opening { message, bytes_max }))
+    }
+
+    /// Sends a value to `peer`, which receives with this tag. None if it has too many parts for this lane, or nobody can
+    /// have asked for that.
+    pub fn send(&self, peer: u32, tag: Tag, packed: &Packed) -> Option<UnderWay> {
+        if !self.can_be(peer, tag) {
+            return None;
+        }
+        let opening = Opening::of(packed);
+        let head = match &opening {
+            Opening::Value { head: None, .. } => Some(packed.head.clone()),
+            _ => None,
+        };
+        let message = Bytes::from(opening.message()?);
+        let parts = std::iter::once(message).chain(head).chain(packed.buffers.iter().cloned());
+        Some(self.start(peer, tag, Memory::Send(parts.collect())))
+    }
+
+    /// Tells `peer`, which receives with this tag, that nothing comes.
+    pub fn decline(&self, peer: u32, tag: Tag) {
+        if self.can_be(peer, tag)
+            && let Some(message) = Opening::Declined.message()
+        {
+            self.start(peer, tag, Memory::Send(vec![message.into()]));
         }
     }
 
-    /// Sends buffers to `peer`, which receives with this tag.
-    ///
-    /// Dropping the future abandons the transfer.
-    ///
-    /// # Errors
-    /// [`MpiError`].
-    pub async fn send(&self, peer: u32, tag: Tag, buffers: Vec<Bytes>) -> Result<(), MpiError> {
-        self.transfer(peer, tag, Memory::Send(buffers)).await.map(drop)
+    /// Whether a receive of `peer` can have this tag. (Numbers beyond have meanings of their own to MPI.)
+    fn can_be(&self, peer: u32, tag: Tag) -> bool {
+        peer < self.shared.size && peer != self.shared.rank && tag.0 <= TAG_MAX
     }
 
-    async fn transfer(&self, peer: u32, tag: Tag, memory: Memory) -> Result<Memory, MpiError> {
+    fn start(&self, peer: u32, tag: Tag, memory: Memory) -> UnderWay {
         let id = TransferId(self.shared.next.fetch_add(1, Ordering::Relaxed));
         let (done, ended) = oneshot::channel();
         (self.shared.orders)(Order(What::Start { id, peer, tag, memory, done }));
-        let mut abandon = AbandonOnDrop { lane: self, id: Some(id) };
-        let result = ended.await;
-        abandon.id = None;
-        result.unwrap_or(Err(MpiError::Over))
+        UnderWay { lane: self.clone(), id, ended }
     }
 
     fn tags(&self) -> std::sync::MutexGuard<'_, Tags> {
@@ -150,17 +173,34 @@ impl MpiLane {
     }
 }
 
-/// Tells the main thread when nobody waits for a transfer any more.
-struct AbandonOnDrop<'a> {
-    lane: &'a MpiLane,
-    id: Option<TransferId>,
+/// A value that goes or comes. If this is dropped, it goes on until it has arrived or stalls: the other end does so too.
+#[derive(Debug)]
+pub struct UnderWay {
+    lane: MpiLane,
+    id: TransferId,
+    ended: oneshot::Receiver<Done>,
 }
 
-impl Drop for AbandonOnDrop<'_> {
-    fn drop(&mut self) {
-        if let Some(id) = self.id {
-            (self.lane.shared.orders)(Order(What::Abandon(id)));
+impl UnderWay {
+    /// The other end has said that it sends: from this moment it may stall.
+    pub fn expect(&self) {
+        if self.ended.is_empty() && !self.ended.is_terminated() {
+            (self.lane.shared.orders)(Order(What::Expect(self.id)));
         }
+    }
+
+    /// Waits for the end. What arrived, if that is a value.
+    ///
+    /// # Errors
+    /// [`MpiError`]; the tag is not used again then, because a late chunk may still bear it.
+    pub async fn end(mut self) -> Result<Option<Packed>, MpiError> {
+        (&mut self.ended).await.unwrap_or(Err(MpiError::Over))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.expect();
     }
 }
 

@@ -6,16 +6,21 @@ use std::time::{Duration, Instant};
 use mpi::topology::SimpleCommunicator;
 use tokio::sync::oneshot;
 
-use super::in_flight::{Ended, InFlight, TransferId};
+use super::in_flight::{Ended, InFlight, Memory, TransferId};
 use super::{Done, MpiError, Order, What};
+use crate::transport::data::STALL_MAX;
 
-/// A transfer that moves no chunk for this long is given up.
-const STALL_MAX: Duration = Duration::from_secs(30);
+/// How long an opening may take to come when all ranks are about to end: who has not answered by then has not heard.
+const UNANSWERED_MAX: Duration = Duration::from_millis(300);
+/// Time between two looks for transfers that are stalled.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
 /// How long polling goes on without a pause after something moved.
 const SPIN_MAX: Duration = Duration::from_micros(20);
 /// Then polling leaves the core to others in between, for this long, in which a chunk comes over any fast network:
 /// libraries that copy move a piece of a chunk in each poll, and would wait for the end of a sleep before the next.
 const YIELD_MAX: Duration = Duration::from_millis(4);
+/// As long as nothing but openings can come, it sleeps after this: the other end may have to pack the value first.
+const WAITING_YIELD_MAX: Duration = Duration::from_micros(200);
 /// Then polling sleeps: this long at first, twice as long each time.
 const SLEEP_MIN: Duration = Duration::from_micros(5);
 /// At most so long.
@@ -29,6 +34,7 @@ pub struct Progress {
     in_flight: InFlight,
     waiting: BTreeMap<TransferId, Waiting>,
     pause: Pause,
+    looked_at: Instant,
     /// Until when this thread stays awake without transfers.
     lingers_until: Option<Instant>,
 }
@@ -36,7 +42,8 @@ pub struct Progress {
 struct Waiting {
     peer: u32,
     done: oneshot::Sender<Done>,
-    moved_at: Instant,
+    /// When something moved, or was to; None as long as the other end has not said that it sends.
+    moved_at: Option<Instant>,
 }
 
 /// Between two polls: spin, then yield, then sleep longer and longer.
@@ -52,6 +59,7 @@ impl Progress {
             in_flight: InFlight::new(world),
             waiting: BTreeMap::new(),
             pause: Pause::new(),
+            looked_at: Instant::now(),
             lingers_until: None,
         }
     }
@@ -60,13 +68,15 @@ impl Progress {
     pub fn take(&mut self, Order(what): Order) {
         match what {
             What::Start { id, peer, tag, memory, done } => {
-                self.waiting.insert(id, Waiting { peer, done, moved_at: Instant::now() });
+                let moved_at = matches!(memory, Memory::Send(_)).then(Instant::now);
+                self.waiting.insert(id, Waiting { peer, done, moved_at });
                 self.in_flight.start(id, peer, tag, memory);
                 self.pause.moved();
             }
-            What::Abandon(id) => {
-                self.waiting.remove(&id);
-                self.in_flight.abandon(id);
+            What::Expect(id) => {
+                if let Some(waiting) = self.waiting.get_mut(&id) {
+                    waiting.moved_at = Some(Instant::now());
+                }
             }
         }
     }
@@ -82,7 +92,7 @@ impl Progress {
         }
         for id in polled.moved {
             if let Some(waiting) = self.waiting.get_mut(&id) {
-                waiting.moved_at = self.pause.moved_at;
+                waiting.moved_at = Some(self.pause.moved_at);
             }
         }
         if !polled.ended.is_empty() {
@@ -94,16 +104,35 @@ impl Progress {
                 let _ = waiting.done.send(result);
             }
         }
-        let pause = self.pause.next();
-        if pause >= SLEEP_MAX {
-            self.give_up_stalled();
+        let yield_max = if self.in_flight.is_waiting() { WAITING_YIELD_MAX } else { YIELD_MAX };
+        let now = Instant::now();
+        if now.duration_since(self.looked_at) > LOOK_PERIOD {
+            self.looked_at = now;
+            self.give_up_stalled(now);
         }
-        Some(pause)
+        Some(self.pause.next(now, yield_max))
     }
 
-    /// Whether MPI holds no memory of ours, so that it can be finalised.
-    pub fn is_clean(&self) -> bool {
-        self.in_flight.is_clean()
+    /// The end is near: goes on until MPI holds no memory of ours, with what `orders` still bring. Whether it came to that
+    /// in time.
+    pub fn drain(&mut self, within: Duration, mut orders: impl FnMut() -> Option<Order>) -> bool {
+        let until = Instant::now() + within;
+        let mut cancels_at = Instant::now() + UNANSWERED_MAX;
+        loop {
+            while let Some(order) = orders() {
+                self.take(order);
+            }
+            let now = Instant::now();
+            if self.in_flight.is_idle() || now > until {
+                return self.in_flight.is_clean();
+            }
+            if now > cancels_at {
+                self.in_flight.cancel_openings();
+                cancels_at = until;
+            }
+            self.poll();
+            std::thread::yield_now();
+        }
     }
 
     /// The wait of a poll without transfers.
@@ -116,9 +145,9 @@ impl Progress {
         None
     }
 
-    fn give_up_stalled(&mut self) {
-        let now = Instant::now();
-        let stalled = |waiting: &Waiting| now.duration_since(waiting.moved_at) > STALL_MAX;
+    fn give_up_stalled(&mut self, now: Instant) {
+        let stalled =
+            |waiting: &Waiting| waiting.moved_at.is_some_and(|at| now.duration_since(at) > STALL_MAX);
         while let Some((&id, _)) = self.waiting.iter().find(|(_, waiting)| stalled(waiting)) {
             let waiting = self.waiting.remove(&id).expect("it was found");
             self.in_flight.abandon(id);
@@ -137,12 +166,12 @@ impl Pause {
         *self = Self::new();
     }
 
-    fn next(&mut self) -> Duration {
-        let idle = self.moved_at.elapsed();
+    fn next(&mut self, now: Instant, yield_max: Duration) -> Duration {
+        let idle = now.duration_since(self.moved_at);
         if idle < SPIN_MAX {
             return Duration::ZERO;
         }
-        if idle < YIELD_MAX {
+        if idle < yield_max {
             std::thread::yield_now();
             return Duration::ZERO;
         }

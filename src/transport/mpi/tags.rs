@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Tag(pub u16);
 
-const TAG_MAX: u16 = 0x7fff;
+pub(super) const TAG_MAX: u16 = 0x7fff;
 
 /// The tags of a receiving rank.
 #[derive(Debug, Default)]

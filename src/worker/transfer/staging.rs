@@ -44,11 +44,6 @@ impl Staging {
         if value.bytes() < BULK_BYTES_MIN {
             return super::packed(value).await;
         }
-        if let Some(packed) = value.packed_already()
-            && bytes_elsewhere(&packed) <= REST_BYTES_MAX
-        {
-            return Ok(packed);
-        }
         let cell = self.copy_of(task, &value);
         cell.get_or_init(|| staged(value)).await.clone()
     }
@@ -86,7 +81,12 @@ async fn let_go(staging: Arc<Staging>) {
 /// The packed form of a value if others can map it where it lies.
 pub(super) async fn lendable(value: Arc<Resident>) -> Option<Packed> {
     let in_place = tokio::task::spawn_blocking(move || value.packed_in_place(REST_BYTES_MAX)).await;
-    in_place.ok().flatten().filter(|packed| bytes_elsewhere(packed) <= REST_BYTES_MAX)
+    in_place.ok().flatten().filter(can_be_mapped)
+}
+
+/// Whether others can map a value where it lies, but for a small part.
+pub(super) fn can_be_mapped(packed: &Packed) -> bool {
+    bytes_elsewhere(packed) <= REST_BYTES_MAX
 }
 
 /// Packs a value, and gives what is copied for that to whoever maps it.

@@ -41,13 +41,14 @@ impl Lane {
         )
     }
 
-    /// The smallest value that takes it, in bytes; others come over TCP.
-    pub(super) fn bytes_min(self) -> u64 {
-        match self {
+    /// What a value takes that is asked for on this one: small values come over TCP.
+    pub(super) fn for_value(self, bytes: u64) -> Self {
+        let bytes_min = match self {
             Self::Tcp => 0,
             Self::Mpi => (64 << 10) + 1,
             Self::Shm => BULK_BYTES_MIN as u64,
-        }
+        };
+        if bytes >= bytes_min { self } else { Self::Tcp }
     }
 }
 
@@ -79,14 +80,18 @@ pub(super) enum Command {
     FetchTogether { samples: Vec<Sample>, holder: Holder, lane: Lane },
     /// Begin to fetch it, and give up after so long; then fetch it for good, and look at it.
     Interrupt { sample: Sample, holder: Holder, lane: Lane, after_us: u64 },
+    /// Fetch it from a rank that may die meanwhile, and look at what came if anything did.
+    FetchFromDying { sample: Sample, holder: Holder, lane: Lane },
+    /// Die without a word.
+    Die,
     /// Ask for a message of so many bytes and receive it, with blocking calls of MPI.
     Ask { peer: u32, bytes: u64, times: u32 },
     /// The other end of that.
     Answer { peer: u32, bytes: u64, times: u32 },
     /// How long has the main thread worked?
     CpuTime,
-    /// Leave.
-    End,
+    /// Leave, without MPI if a rank was lost.
+    End { all_there: bool },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -102,7 +107,6 @@ pub(super) enum Reply {
     /// What each took.
     Took {
         seconds: Vec<f64>,
-        lane: Option<Lane>,
     },
     /// It did not work.
     Failed(String),

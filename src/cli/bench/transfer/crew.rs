@@ -27,6 +27,8 @@ pub(super) struct Door {
 /// The ranks.
 pub(super) struct Crew {
     members: Vec<Member>,
+    /// How many of those between the two ends were made to die, the first ones.
+    lost: usize,
 }
 
 struct Member {
@@ -51,12 +53,12 @@ impl Door {
         (self.listener.address(), &self.member)
     }
 
-    /// Waits for the other ranks, has `work` done with them, and sends them away.
+    /// Waits for the other ranks, has `work` done with them, and sends them away. Its result, and whether all lived.
     pub(super) fn run(
         mut self,
         size: u32,
         work: impl AsyncFnOnce(&mut Crew) -> anyhow::Result<i32>,
-    ) -> anyhow::Result<i32> {
+    ) -> anyhow::Result<(i32, bool)> {
         self.runtime.block_on(async {
             let mut members = Vec::new();
             for _ in 1..size {
@@ -64,13 +66,14 @@ impl Door {
                 members.push(Member::greet(connection.context("a rank did not come")?).await?);
             }
             members.sort_by_key(|member| member.holder.rank);
-            let mut crew = Crew { members };
+            let mut crew = Crew { members, lost: 0 };
             let done = work(&mut crew).await;
+            let all_there = crew.lost == 0;
             for member in &mut crew.members {
                 // One that is gone needs no farewell.
-                let _ = member.tell(&Command::End).await;
+                let _ = member.tell(&Command::End { all_there }).await;
             }
-            done
+            done.map(|code| (code, all_there))
         })
     }
 }
@@ -129,6 +132,30 @@ impl Crew {
         // (Both are heard, so that the next reply is that to the next command.)
         let far = self.member_mut(End::Far).hear().await;
         Ok((near?, far?))
+    }
+
+    /// How many ranks there are between the two ends.
+    pub(super) fn victims(&self) -> usize {
+        self.members.len() - 2
+    }
+
+    /// Has the near end fetch a value from one of the ranks between, which dies so long after that.
+    pub(super) async fn lose_one(
+        &mut self,
+        sample: &Sample,
+        lane: Lane,
+        after: Duration,
+    ) -> anyhow::Result<()> {
+        self.lost += 1;
+        let victim = &mut self.members[self.lost];
+        victim.tell(&Command::Hold(sample.clone())).await?;
+        victim.hear().await?;
+        let holder = victim.holder.clone();
+        let fetch = Command::FetchFromDying { sample: sample.clone(), holder, lane };
+        self.member_mut(End::Near).tell(&fetch).await?;
+        tokio::time::sleep(after).await;
+        self.members[self.lost].tell(&Command::Die).await?;
+        self.member_mut(End::Near).hear().await.map(drop)
     }
 
     fn member(&self, end: End) -> &Member {

@@ -137,7 +137,7 @@ fn figures_of(lanes: &[Lane], bytes: u64, repetitions: &[Turn]) -> Vec<Figure> {
         if *lane == Lane::Shm {
             // Nothing is moved, so there is no bandwidth.
             let times = repetitions.iter().map(|repetition| of_lane(repetition) * 1e3).collect();
-            if bytes >= lane.bytes_min() {
+            if lane.for_value(bytes) == Lane::Shm {
                 figures.push(Figure::of(format!("shm_map_{size}_ms"), "ms", times));
             }
             continue;

@@ -24,12 +24,14 @@ use serde_json::json;
 use self::crew::Crew;
 use self::rank::{Notice, Post};
 use super::super::arguments::Bench;
-use super::Figure;
+use super::{Figure, Report};
 use crate::launch::meet;
+#[cfg(feature = "mpi")]
+use crate::launch::mpi;
 use crate::launch::offer::Offer;
 use crate::launch::role::{self, Environment, Launch};
 use crate::launch::way::{self, Met};
-use crate::launch::{Exit, FINALIZE_MAX, memory};
+use crate::launch::{Exit, FINALIZE_MAX, exit, memory};
 use crate::security::Credentials;
 use crate::topology;
 use crate::worker::transfer::Lanes;
@@ -59,7 +61,7 @@ fn start_ranks() -> anyhow::Result<i32> {
 
 fn take_part(launch: &Launch, env: &Environment, typed: &Bench, as_json: bool) -> anyhow::Result<i32> {
     #[cfg(feature = "mpi")]
-    crate::launch::mpi::set_defaults();
+    mpi::set_defaults();
     let door = (launch.rank == 0).then(Crew::open_door).transpose()?;
     let mut met = Met::enter(launch, env)?;
     let (rank, size) = (met.meeting().rank(), met.meeting().size());
@@ -76,7 +78,7 @@ fn take_part(launch: &Launch, env: &Environment, typed: &Bench, as_json: bool) -
             Err(anyhow::anyhow!("{size} ranks: start it with at least {RANKS_MIN}"))
         }
         Some(door) => lead(door, size, typed, as_json),
-        None if size < RANKS_MIN => Ok(Exit::Failure.code()),
+        None if size < RANKS_MIN => Ok((Exit::Failure.code(), true)),
         None => {
             let (control, credentials): (String, Credentials) =
                 serde_json::from_slice(&agreement.connection)?;
@@ -86,13 +88,18 @@ fn take_part(launch: &Launch, env: &Environment, typed: &Bench, as_json: bool) -
             let value_bytes_max = memory::of_host(env);
             let lanes = Lanes { mpi, shm: way::shm_lane(env) };
             let post = Post { rank, control, credentials, lanes, value_bytes_max };
-            rank::serve(post, (sender, receiver), progress, over.raw()).map(|()| Exit::Success.code())
+            rank::serve(post, (sender, receiver), progress, over.raw())
+                .map(|all_there| (Exit::Success.code(), all_there))
         }
     };
-    let code = done.unwrap_or_else(|error| {
+    let (code, all_there) = done.unwrap_or_else(|error| {
         eprintln!("error: rank {rank}: {error:#}");
-        Exit::Failure.code()
+        (Exit::Failure.code(), true)
     });
+    if !all_there {
+        // Nobody comes out of MPI_Finalize when a rank is missing.
+        exit::at_once(code);
+    }
     over.finalize(FINALIZE_MAX, code);
     Ok(code)
 }
@@ -109,10 +116,10 @@ fn stay_apart(is_near: bool) -> anyhow::Result<()> {
 }
 
 /// What rank 0 does.
-fn lead(door: crew::Door, size: u32, typed: &Bench, as_json: bool) -> anyhow::Result<i32> {
+fn lead(door: crew::Door, size: u32, typed: &Bench, as_json: bool) -> anyhow::Result<(i32, bool)> {
     door.run(size, async |crew: &mut Crew| {
         if typed.check {
-            let verdicts = check::run(crew, typed.quick).await?;
+            let verdicts = check::run(crew, typed.quick, typed.lose_ranks).await?;
             let is_good = verdicts.iter().all(check::Verdict::is_good);
             let text = match as_json {
                 true => format!("{}\n", json!({ "checks": verdicts })),
@@ -122,6 +129,9 @@ fn lead(door: crew::Door, size: u32, typed: &Bench, as_json: bool) -> anyhow::Re
             return Ok(if is_good { Exit::Success } else { Exit::Failure }.code());
         }
         let figures: Vec<Figure> = measure::run(crew, typed.repeat, typed.quick).await?;
-        Ok(super::show(&figures.into(), as_json))
+        let mut report = Report::from(figures);
+        #[cfg(feature = "mpi")]
+        report.notes.push(format!("{}; {}", mpi::library(), mpi::settings().join(" ")));
+        Ok(super::show(&report, as_json))
     })
 }

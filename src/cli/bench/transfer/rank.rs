@@ -16,7 +16,7 @@ use crate::launch::main_thread::{MainThread, Told};
 use crate::model::buffer::AlignedBuffer;
 use crate::model::{Packed, TaskId};
 use crate::security::Credentials;
-use crate::transport::data::{DataPool, Fetched, LaneOffers, MpiOffer};
+use crate::transport::data::{DataPool, Fetched, LaneKind, LaneOffers, MpiOffer};
 use crate::transport::mpi::{Order, Progress, Raw};
 use crate::transport::shm;
 use crate::transport::tcp::{Connector, Listener, Reach, hello};
@@ -30,6 +30,9 @@ use crate::worker::transfer::{Lanes, Transfer};
 /// How long rank 0 may take to be reached.
 const CONNECT_MAX: Duration = Duration::from_secs(20);
 
+/// How long values that were interrupted may take to end, on both ends.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
 /// What is in a message that is sent with blocking calls, again and again.
 const CONTENT: [u8; 4096] = [0x5a; 4096];
 
@@ -38,7 +41,7 @@ pub(super) enum Notice {
     Mpi(Order),
     Exchange { exchange: Exchange, done: oneshot::Sender<Vec<f64>> },
     CpuTime(oneshot::Sender<f64>),
-    Ended(anyhow::Result<()>),
+    Ended(anyhow::Result<bool>),
 }
 
 /// Blocking messages from one end to the other.
@@ -73,13 +76,13 @@ pub(super) struct Post {
     pub(super) value_bytes_max: u64,
 }
 
-/// Does what rank 0 says until it says that all is over.
+/// Does what rank 0 says until it says that all is over. Whether all ranks lived to the end.
 pub(super) fn serve(
     post: Post,
     (sender, receiver): (Sender<Notice>, std::sync::mpsc::Receiver<Notice>),
     progress: Option<Progress>,
     raw: Option<Raw<'_>>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("transfer".to_owned()).spawn(move || {
         let ended = runtime.block_on(async { Agent::start(post, sender.clone()).await?.obey().await });
@@ -95,7 +98,11 @@ pub(super) fn serve(
                 let _ = done.send(exchange.run(raw, &mut memory));
             }
             Notice::CpuTime(to) => drop(to.send(cpu_seconds()?)),
-            Notice::Ended(ended) => return ended,
+            Notice::Ended(ended) => {
+                let all_there = ended?;
+                ensure!(!all_there || main.drain(DRAIN_MAX), "values that were interrupted did not end");
+                return Ok(all_there);
+            }
             // (`hear` keeps them for itself.)
             Notice::Mpi(_) => {}
         }
@@ -134,7 +141,9 @@ struct Agent {
     lanes: Lanes,
     main: Sender<Notice>,
     control: crate::transport::tcp::Connection,
+    credentials: Credentials,
     rank: u32,
+    value_bytes_max: u64,
 }
 
 impl Agent {
@@ -153,10 +162,11 @@ impl Agent {
         let pool = DataPool::new(&credentials, None, value_bytes_max)?;
         let connector = Connector::new(&credentials, hello(Role::Peer, None))?;
         let control = connector.connect(&control, CONNECT_MAX).await.context("rank 0 is not there")?;
-        Ok(Self { engine, transfer, pool, lanes, main, control, rank })
+        Ok(Self { engine, transfer, pool, lanes, main, control, credentials, rank, value_bytes_max })
     }
 
-    async fn obey(mut self) -> anyhow::Result<()> {
+    /// Whether all ranks lived to the end.
+    async fn obey(mut self) -> anyhow::Result<bool> {
         let holder = Holder { address: self.transfer.address().to_owned(), rank: self.rank };
         let (has_mpi, host) = (self.lanes.mpi.is_some(), self.lanes.shm);
         let mut reply = Reply::Ready { holder, has_mpi, host };
@@ -167,7 +177,7 @@ impl Agent {
             writer.write_all(&mut frames).await?;
             let frame = reader.frame().await?.context("rank 0 is gone")?;
             reply = match read(&frame)? {
-                Command::End => return Ok(()),
+                Command::End { all_there } => return Ok(all_there),
                 command => {
                     self.carry_out(command).await.unwrap_or_else(|error| Reply::Failed(format!("{error:#}")))
                 }
@@ -190,10 +200,18 @@ impl Agent {
                 self.fetch_together(samples, &holder, lane).await
             }
             Command::Interrupt { sample, holder, lane, after_us } => {
-                let fetch = self.fetch(&sample, &holder, lane);
-                // Whether it was too late does not matter.
-                let _ = tokio::time::timeout(Duration::from_micros(after_us), fetch).await;
+                self.interrupt(&sample, &holder, lane, after_us).await?;
                 self.fetch_again_and_again(&sample, &holder, lane, 1).await
+            }
+            Command::FetchFromDying { sample, holder, lane } => {
+                if let Ok(fetched) = self.fetch(&sample, &holder, lane).await {
+                    judge(&sample, &fetched.packed)?;
+                }
+                Ok(Reply::Done)
+            }
+            Command::Die => {
+                nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL)?;
+                Ok(Reply::Done)
             }
             Command::Ask { peer, bytes, times } => self.exchange(peer, bytes, times, ExchangeEnd::Asks).await,
             Command::Answer { peer, bytes, times } => {
@@ -202,9 +220,9 @@ impl Agent {
             Command::CpuTime => {
                 let (to, seconds) = oneshot::channel();
                 self.tell_main(Notice::CpuTime(to))?;
-                Ok(Reply::Took { seconds: vec![seconds.await?], lane: None })
+                Ok(Reply::Took { seconds: vec![seconds.await?] })
             }
-            Command::End => Ok(Reply::Done),
+            Command::End { .. } => Ok(Reply::Done),
         }
     }
 
@@ -222,8 +240,8 @@ impl Agent {
             seconds.push(begun.elapsed().as_secs_f64());
             if time == times {
                 judge(sample, &fetched.packed)?;
-                let lane = Lane::ALL.into_iter().find(|lane| lane.is(fetched.lane));
-                return Ok(Reply::Took { seconds, lane });
+                took(lane, sample, fetched.lane)?;
+                return Ok(Reply::Took { seconds });
             }
         }
         bail!("asked to fetch nothing")
@@ -244,9 +262,28 @@ impl Agent {
         }
         while let Some(ended) = fetches.join_next().await {
             let (fetched, sample) = ended?;
-            judge(&sample, &fetched?.packed)?;
+            let fetched = fetched?;
+            judge(&sample, &fetched.packed)?;
+            took(lane, &sample, fetched.lane)?;
         }
-        Ok(Reply::Took { seconds: vec![begun.elapsed().as_secs_f64()], lane: None })
+        Ok(Reply::Took { seconds: vec![begun.elapsed().as_secs_f64()] })
+    }
+
+    /// Fetches over a connection of its own, which is closed in the middle.
+    async fn interrupt(
+        &self,
+        sample: &Sample,
+        holder: &Holder,
+        lane: Lane,
+        after_us: u64,
+    ) -> anyhow::Result<()> {
+        let pool = DataPool::new(&self.credentials, None, self.value_bytes_max)?;
+        // (Connecting takes longer than what is to be interrupted.)
+        pool.fetch(&holder.address, TaskId(u64::MAX), LaneOffers::default()).await.err();
+        let fetch = pool.fetch(&holder.address, sample.id(), self.offers(lane, holder.rank)?);
+        // Whether it was too late does not matter.
+        let _ = tokio::time::timeout(Duration::from_micros(after_us), fetch).await;
+        Ok(())
     }
 
     async fn fetch(&self, sample: &Sample, holder: &Holder, lane: Lane) -> anyhow::Result<Fetched> {
@@ -260,7 +297,7 @@ impl Agent {
             Lane::Tcp => {}
             Lane::Mpi => {
                 let mpi = self.lanes.mpi.as_ref().context("the ranks did not meet over MPI")?;
-                offers.mpi = MpiOffer::to(mpi, rank);
+                offers.mpi = MpiOffer::to(mpi, rank, self.value_bytes_max);
             }
             Lane::Shm => offers.shm = self.lanes.shm,
         }
@@ -271,7 +308,7 @@ impl Agent {
         let (done, seconds) = oneshot::channel();
         let exchange = Exchange { peer, bytes: usize::try_from(bytes)?, times, end };
         self.tell_main(Notice::Exchange { exchange, done })?;
-        Ok(Reply::Took { seconds: seconds.await?, lane: None })
+        Ok(Reply::Took { seconds: seconds.await? })
     }
 
     fn forget(&self, task: TaskId) -> anyhow::Result<Reply> {
@@ -286,6 +323,13 @@ impl Agent {
     fn tell_main(&self, notice: Notice) -> anyhow::Result<()> {
         self.main.send(notice).map_err(|_| anyhow!("the main thread has ended"))
     }
+}
+
+/// Whether a value came on the lane that was asked for, or over TCP if it is too small for that.
+fn took(asked: Lane, sample: &Sample, kind: LaneKind) -> anyhow::Result<()> {
+    let expected = asked.for_value(sample.bytes());
+    ensure!(expected.is(kind), "{} bytes came over {kind} and not {}", sample.bytes(), expected.name());
+    Ok(())
 }
 
 fn judge(sample: &Sample, packed: &Packed) -> anyhow::Result<()> {
