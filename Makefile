@@ -21,8 +21,11 @@ ELEMENTS ?= 100000000
 # The examples of the documentation, from compiling them on; only a hang is longer.
 DOC_SECONDS_MAX := 1800
 
-# Slow tests of what no feature changes: they run without features, where there is less to compile.
-FEATURELESS_TESTS := binary(compile) + binary(sim)
+# Tests of what no feature changes: they run without features, where there is less to compile.
+FEATURELESS_TESTS := binary(compile) + binary(sim) + binary(client) + binary(worker) + binary(memory) + binary(tasks) + binary(architecture)
+
+# Tests that bring up a Slurm: they run with all features, where they start ranks in every way.
+SLURM_TESTS := binary(slurm)
 
 # Tests that start MPI ranks have a word `mpi…` in their name; these run once more built against MPICH.
 MPI_TESTS := test(/(^|[_:])mpi/)
@@ -136,8 +139,8 @@ nextest: ## stage: every test that features can change, default features, Slurm 
 	$(CARGO) nextest run --locked --workspace -E 'not ($(FEATURELESS_TESTS))'
 
 .PHONY: nextest-minimal
-nextest-minimal: ## stage: every test without MPI, hwloc, HDF5 and Zarr
-	$(CARGO) nextest run --locked --workspace --no-default-features
+nextest-minimal: ## stage: every test but Slurm's without MPI, hwloc, HDF5 and Zarr
+	$(CARGO) nextest run --locked --workspace --no-default-features -E 'not ($(SLURM_TESTS))'
 
 # rsmpi's build script does not notice another MPICC, hence a target directory of its own.
 .PHONY: nextest-mpich

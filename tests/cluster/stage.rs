@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::building;
+
 /// How long anything may take; only a hang is longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long an ending may take.
@@ -28,29 +30,7 @@ pub(crate) fn dcluster() -> &'static str {
 pub(crate) fn example(name: &str) -> PathBuf {
     static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
     let mut built = BUILT.lock().expect("no build panicked");
-    built.entry(name.to_owned()).or_insert_with(|| build_example(name)).clone()
-}
-
-fn build_example(name: &str) -> PathBuf {
-    // TARGET/debug/dcluster
-    let profile = Path::new(dcluster()).parent().expect("in a folder");
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--example", name, "--no-default-features", "--target-dir"]);
-    build.arg(profile.parent().expect("in a folder")).current_dir(env!("CARGO_MANIFEST_DIR"));
-    // As these tests, or a program of another kind would be put in the place of theirs.
-    let features = [
-        ("mpi", cfg!(feature = "mpi")),
-        ("hwloc", cfg!(feature = "hwloc")),
-        ("hdf5", cfg!(feature = "hdf5")),
-        ("zarr", cfg!(feature = "zarr")),
-    ];
-    let built_with: Vec<&str> = features.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| *name).collect();
-    build.arg("--features").arg(built_with.join(","));
-    if profile.ends_with("release") {
-        build.arg("--release");
-    }
-    assert!(build.status().expect("cargo starts").success(), "{name} does not build");
-    profile.join("examples").join(name)
+    built.entry(name.to_owned()).or_insert_with(|| building::example(name)).clone()
 }
 
 /// A directory and the processes started in it.
