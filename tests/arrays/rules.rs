@@ -102,6 +102,36 @@ fn many_blocks_are_summed_up_a_tree() {
 }
 
 #[test]
+fn a_number_on_an_edge_is_counted_where_numpy_counts_it() {
+    // The third edge of ten is 3 × 0.1, which is a little more than 0.3.
+    let numbers = ndarray::arr1(&[0.0, 0.3, 0.6, 0.7, 1.0]).into_dyn();
+    let counts = Array::from_array(&numbers.view(), [5]).histogram(10, 0.0, 1.0);
+    assert_eq!(client().compute(&counts).result().unwrap().numbers()[..], [1, 0, 1, 0, 0, 1, 1, 0, 0, 1]);
+}
+
+#[test]
+fn ranges_of_integers_beyond_the_reach_of_floats_have_as_many_steps_as_they_say() {
+    let client = client();
+    let end = (1i64 << 53) + 3;
+    let far = client.compute(&Array::<i64>::arange(1 << 53, end, 1, 2)).result().unwrap();
+    assert_eq!(far.numbers()[..], [end - 3, end - 2, end - 1]);
+    let wide = client.compute(&Array::<i64>::arange(i64::MAX, i64::MIN, i64::MIN, 2)).result().unwrap();
+    assert_eq!(wide.numbers()[..], [i64::MAX, -1]);
+    let back = client.compute(&Array::<i32>::arange(5, -2, -3, 2)).result().unwrap();
+    assert_eq!(back.numbers()[..], [5, 2, -1]);
+    assert!(Array::<u8>::arange(3, 9, 0, 2).check().unwrap_err().to_string().contains("no steps of 0"));
+    assert_eq!(Array::<u8>::arange(9, 3, 1, 2).shape(), [0]);
+}
+
+#[test]
+fn a_range_that_goes_beyond_the_end_keeps_the_last_element() {
+    let x = Array::<i64>::arange(0, 10, 1, 4);
+    let rest = client().compute(&x.slice_axis(0, 7..usize::MAX)).result().unwrap();
+    assert_eq!(rest.numbers()[..], [7, 8, 9]);
+    assert_eq!(x.slice_axis(-1, usize::MAX - 1..usize::MAX).shape(), [0]);
+}
+
+#[test]
 fn an_array_of_the_program_goes_to_the_workers_past_the_scheduler() {
     let (client, mib) = (client(), 64);
     let numbers = ndarray::ArrayD::from_shape_fn(vec![16, mib << 13], |at| (at[0] * at[1]) as f64);

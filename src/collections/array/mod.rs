@@ -33,11 +33,12 @@
 //! | products | [`matmul`](Array::matmul), [`dot`](Array::dot), [`tensordot`](Array::tensordot), [`norm`](Array::norm) |
 //! | own tasks | [`map_blocks`](Array::map_blocks), [`zip_blocks`](Array::zip_blocks), [`map_overlap`](Array::map_overlap) |
 //!
-//! Shapes are broadcast and NaN is treated as NumPy does; integers wrap around. What differs: `/` and `%` of integers
-//! are Rust's (a zero divisor gives 0), sums and products of integers are `i64`, those of `f32` are computed as `f64`,
+//! Shapes are broadcast and NaN is treated as NumPy does; integers wrap around. What differs: `/` of integers and `%` of
+//! all numbers are Rust's (cut off towards zero, so that a remainder has the sign of the dividend, as `fmod` gives it; an
+//! integer divided by 0 gives 0), sums and products of integers are `i64`, those of `f32` are computed as `f64`,
 //! conversions are Rust's `as`, comparisons, variances and extremes are for types with an order, and products of
-//! matrices for one or two axes of numbers. Sums go up a tree whose shape depends on the chunks alone, so a result is the same to the
-//! last bit whatever workers computed it.
+//! matrices for one or two axes of numbers. Sums go up a tree whose shape depends on the chunks alone, so a result is the
+//! same to the last bit whatever workers computed it.
 //!
 //! # Mistakes
 //!

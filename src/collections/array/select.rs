@@ -71,12 +71,13 @@ impl<T: Element> Array<T> {
         })
     }
 
-    /// A range along an axis.
+    /// A range along an axis, cut to its extent.
     #[track_caller]
     pub fn slice_axis(&self, axis: isize, range: std::ops::Range<usize>) -> Self {
         self.then(|of| {
             let mut elements = vec![ALL; of.shape.len()];
-            let (start, end) = (range.start as isize, Some(range.end as isize));
+            let bound = |at: usize| at.min(isize::MAX as usize) as isize;
+            let (start, end) = (bound(range.start), Some(bound(range.end)));
             elements[axis_of(of, axis)?] = SliceInfoElem::Slice { start, end, step: 1 };
             sliced(of, &elements)
         })

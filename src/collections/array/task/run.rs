@@ -227,7 +227,9 @@ where
 /// As NumPy counts: bins are half open, the last one is closed, and what lies outside is left out.
 fn histogram(evaluation: Evaluation<'_>, low: f64, high: f64, bins: usize) -> Result<Block<i64>, String> {
     let mut counts = vec![0i64; bins];
-    let edge = |bin: usize| low + (high - low) * (bin as f64 / bins as f64);
+    // (The last bit of an edge decides where a number on it is counted.)
+    let width = (high - low) / bins as f64;
+    let edge = |bin: usize| if bin == bins { high } else { low + bin as f64 * width };
     let scale = bins as f64 / (high - low);
     evaluation.each(|strip: &[f64]| {
         for x in strip.iter().filter(|x| **x >= low && **x <= high) {
