@@ -244,7 +244,7 @@ fn broadcast(of: &[Arc<Node>]) -> Result<Grid, String> {
         }
         axes.push(chosen);
     }
-    Ok(Grid::new(axes))
+    Grid::of_bounds(axes)
 }
 
 /// An operator between arrays, references to them, and numbers on the right.

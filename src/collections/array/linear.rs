@@ -76,7 +76,7 @@ fn product(left: &Arc<Node>, right: &Arc<Node>) -> Result<Arc<Node>, String> {
         let (a, b) = (&left.shape[..], &right.shape[..]);
         return Err(format!("matrices of shapes {a:?} and {b:?} have no product: {} is not {}", a[1], b[0]));
     }
-    let grid = Grid::new(vec![left.grid.axis(0).clone(), right.grid.axis(1).clone()]);
+    let grid = Grid::of_bounds(vec![left.grid.axis(0).clone(), right.grid.axis(1).clone()])?;
     Ok(Node::new(left.dtype, grid, Kind::Product { left: left.clone(), right: right.clone() }))
 }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::Array;
-use super::graph::grid::{Bounds, Grid, count, whole};
+use super::graph::grid::{Bounds, Grid, whole};
 use super::graph::node::{Kind, Node};
 use super::graph::window::Run;
 use super::select::axis_of;
+use crate::model::block::element_count;
 use crate::model::numbers::Element;
 
 impl<T: Element> Array<T> {
@@ -48,7 +49,7 @@ impl<T: Element> Array<T> {
             let fits = skipped.is_some_and(|skipped| {
                 of.shape.iter().zip(&shape[skipped..]).all(|(own, extent)| *own == 1 || own == extent)
             });
-            let (Some(skipped), true, true) = (skipped, fits, count(shape).is_some()) else {
+            let (Some(skipped), true, true) = (skipped, fits, element_count(shape).is_some()) else {
                 return Err(format!("an array of shape {:?} is not broadcast to {shape:?}", &of.shape[..]));
             };
             let mut bounds: Vec<Bounds> = shape.iter().map(|extent| whole(*extent)).collect();
@@ -103,7 +104,7 @@ fn joined(of: Vec<Arc<Node>>, axis: isize) -> Result<Arc<Node>, String> {
     let Some(first) = of.first() else { return Err("no arrays are given to be put together".to_owned()) };
     let axis = axis_of(first, axis)?;
     let mut axes = first.grid.axes().to_vec();
-    let mut bounds = vec![0];
+    let mut bounds = vec![0usize];
     for node in &of {
         let others_fit = node.shape.len() == first.shape.len()
             && (0..axes.len()).all(|at| at == axis || node.shape[at] == first.shape[at]);
@@ -114,7 +115,7 @@ fn joined(of: Vec<Arc<Node>>, axis: isize) -> Result<Arc<Node>, String> {
             ));
         }
         let start = bounds[bounds.len() - 1];
-        bounds.extend(node.grid.axis(axis)[1..].iter().map(|bound| start + bound));
+        bounds.extend(node.grid.axis(axis)[1..].iter().map(|bound| start.saturating_add(*bound)));
         for (at, chosen) in axes.iter_mut().enumerate() {
             if at != axis && node.grid.axis(at).len() > chosen.len() {
                 *chosen = node.grid.axis(at).clone();
@@ -127,7 +128,7 @@ fn joined(of: Vec<Arc<Node>>, axis: isize) -> Result<Arc<Node>, String> {
     }
     axes[axis] = bounds.into();
     let dtype = first.dtype;
-    Ok(Node::new(dtype, Grid::new(axes), Kind::Join { of, axis }))
+    Ok(Node::new(dtype, Grid::of_bounds(axes)?, Kind::Join { of, axis }))
 }
 
 /// Axes `from` of the old shape that hold the same elements as axes `to` of the new one.
@@ -137,7 +138,7 @@ struct Group {
 }
 
 pub(super) fn reshaped(of: &Arc<Node>, shape: &[usize]) -> Result<Arc<Node>, String> {
-    if count(shape) != count(&of.shape) {
+    if element_count(shape) != element_count(&of.shape) {
         return Err(format!(
             "an array of shape {:?} does not have as many elements as {shape:?}",
             &of.shape[..]

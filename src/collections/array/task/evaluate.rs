@@ -9,7 +9,7 @@ use super::kernels::{self, Kernels};
 use super::ops::{Op, Scalar};
 use super::program::{Affine, Load, Part, Program, Step, What};
 use super::random;
-use crate::model::block::{Block, Shape};
+use crate::model::block::{Block, Shape, element_count};
 use crate::model::numbers::{Dtype, Numbers, NumbersMut, for_dtype};
 
 /// Places of a strip. Strips of a few steps fit in the first or second cache.
@@ -293,8 +293,7 @@ impl<'a> Evaluation<'a> {
 
 /// The number of places of a shape.
 pub(crate) fn count(shape: &[usize]) -> Result<usize, String> {
-    let product = shape.iter().try_fold(1usize, |count, extent| count.checked_mul(*extent));
-    product.ok_or_else(|| format!("a block of shape {shape:?} does not fit in memory"))
+    element_count(shape).ok_or_else(|| format!("a block of shape {shape:?} does not fit in memory"))
 }
 
 fn join<T: Kernels>(shape: &[usize], parts: &[Part], inputs: &[Loaded]) -> Result<Block<T>, String> {
