@@ -71,6 +71,14 @@ pub enum StorageError {
         /// The type, as the file names it.
         what: String,
     },
+    /// The chunks of a Zarr array are not all alike.
+    #[error("{} has the chunk grid {grid}, of which no parts are read: write it again with a regular one", file.display())]
+    UnevenChunks {
+        /// The array's directory.
+        file: PathBuf,
+        /// The grid, as Zarr names it.
+        grid: String,
+    },
     /// The part that was asked for is not inside the array.
     #[error("{ranges:?} is not a part of the array in {}, whose shape is {shape:?}", file.display())]
     OutOfBounds {

@@ -12,6 +12,7 @@
 use std::ffi::{c_uint, c_void};
 use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use hdf5_metno::dataset::{AllocTime, FillTime, Layout as Stored};
@@ -118,8 +119,18 @@ pub(super) fn open(path: &Path, name: &str) -> Result<StoredArray, StorageError>
     let shape = dataset.shape();
     let is_as_in_memory = dataset.dtype().map_err(&failed)? == memory_type;
     let packed = if is_as_in_memory { Packed::of(&dataset) } else { None };
+    let start_byte = dataset.offset();
+    // A link may lead to a dataset of another file, and it is there that its elements have their places.
+    let linked = Some(PathBuf::from(dataset.filename())).filter(|linked| !is_same_file(&file, linked));
+    let is_in_known_files = match dataset.layout() {
+        Stored::Compact | Stored::Chunked => true,
+        Stored::Contiguous => start_byte.is_some(),
+        _ => false,
+    };
+    let files = is_in_known_files.then(|| std::iter::once(path.to_owned()).chain(linked.clone()).collect());
     let mut stored = StoredArray {
         path: path.to_owned(),
+        files,
         dtype,
         shape: shape.clone(),
         chunks: dataset.chunk(),
@@ -128,7 +139,8 @@ pub(super) fn open(path: &Path, name: &str) -> Result<StoredArray, StorageError>
     if is_as_in_memory
         && let Elements::Hdf5(reader) = &stored.elements
         && reader.dataset.layout() == Stored::Contiguous
-        && let Some(start_byte) = reader.dataset.offset()
+        && linked.is_none()
+        && let Some(start_byte) = start_byte
     {
         let path = path.to_owned();
         let flat = Flat {
@@ -143,6 +155,13 @@ pub(super) fn open(path: &Path, name: &str) -> Result<StoredArray, StorageError>
         stored.elements = Elements::Flat(file, flat);
     }
     Ok(stored)
+}
+
+fn is_same_file(file: &File, name: &Path) -> bool {
+    let (opened, named) = (file.metadata(), std::fs::metadata(name));
+    opened.is_ok_and(|opened| {
+        named.is_ok_and(|named| (opened.dev(), opened.ino()) == (named.dev(), named.ino()))
+    })
 }
 
 /// Makes a file with one dataset; how its elements are written.
