@@ -61,9 +61,87 @@ fn an_expression_that_makes_no_sense_names_the_reason_and_the_line() {
 
 #[test]
 fn a_block_of_another_shape_than_was_promised_fails_who_reads_it() {
-    let x = Array::<f64>::ones([8], [4]).map_blocks(too_small::call);
-    let error = client().compute(&x.sum()).result().unwrap_err().to_string();
-    assert!(error.contains("a block of shape [4] is expected, and one of [1] is there"), "{error}");
+    let (client, scratch) = (client(), tempfile::tempdir().unwrap());
+    for (chunk, wanted) in [(4, "[4]"), (8, "[8]")] {
+        let mapped = Array::<f64>::ones([8], [chunk]).map_blocks(too_small::call);
+        let called = Array::from_function([8], [chunk], |_| too_small::call(Block::scalar(1.0)));
+        let held = Array::from_blocks([8], [chunk], &client.persist(&mapped).blocks());
+        for x in [mapped.clone(), called, held, client.persist(&mapped), mapped.slice(s![..])] {
+            for expression in [x.clone(), x.sum(), &x + 1.0, client.persist(&x)] {
+                let error = client.compute(&expression).result().unwrap_err().to_string();
+                let both = format!("a block of shape {wanted} is expected, and one of [1] is there");
+                assert!(error.contains(&both), "{error}");
+            }
+            let file = scratch.path().join("x.npy");
+            let error = client.compute(&x.to_npy(&file)).result().unwrap_err().to_string();
+            assert!(error.contains(&format!("a block of shape {wanted} belongs into")), "{error}");
+            assert!(error.contains("x.npy, and one of [1] is there"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_chain_of_joins_is_planned_in_no_more_tasks_than_it_has_parts() {
+    let client = client();
+    let roll = |x: &Array<f64>| Array::concatenate([x.slice(s![1..]), x.slice(s![..1])], 0);
+    for chunk in [8, 3] {
+        let mut x = Array::<f64>::arange(0.0, 8.0, 1.0, chunk);
+        let mut here: Vec<f64> = (0..8).map(f64::from).collect();
+        for _ in 0..30 {
+            x = &x + &roll(&x);
+            here = (0..8).map(|at| here[at] + here[(at + 1) % 8]).collect();
+        }
+        assert_eq!(client.compute(&x).result().unwrap().numbers()[..], here);
+    }
+}
+
+#[test]
+fn a_chain_that_is_too_long_says_to_persist_and_a_long_one_is_computed() {
+    let client = client();
+    let mut x = Array::<f64>::zeros([3], [3]);
+    for _ in 0..4000 {
+        x = x + 1.0;
+    }
+    assert_eq!(client.compute(&x).result().unwrap().numbers()[..], [4000.0; 3]);
+    assert_eq!(client.compute(&x.sum()).result().unwrap().item(), Some(12000.0));
+    let mut joined = Array::<i64>::zeros([4], [4]);
+    for _ in 0..1300 {
+        joined = Array::concatenate([joined.slice(s![1..]), joined.slice(s![..1]) + 1], 0);
+    }
+    assert_eq!(client.compute(&joined).result().unwrap().numbers()[..], [325; 4]);
+    for _ in 0..100_000 {
+        x = x + 1.0;
+    }
+    let error = client.compute(&x).result().unwrap_err().to_string();
+    assert!(error.contains("operations one on the other: persist it"), "{error}");
+}
+
+#[test]
+fn running_sums_go_on_over_any_number_of_blocks() {
+    let client = client();
+    for (rows, chunk) in [(700, 1), (700, 3), (64, 1), (9, 1)] {
+        let x = Array::<i64>::arange(0, rows, 1, 50).rechunk([chunk]);
+        let column = Array::stack([&x, &(&x * 2)], 1);
+        let sums = client.compute(&column.cumsum(0)).result().unwrap();
+        let expected: Vec<i64> = (0..rows).flat_map(|at| [at * (at + 1) / 2, at * (at + 1)]).collect();
+        assert_eq!(sums.numbers()[..], expected, "{rows} rows by {chunk}");
+    }
+}
+
+#[test]
+fn products_with_many_inner_blocks_are_summed_up_a_tree() {
+    let client = client();
+    for inner in [1, 7, 8, 9, 70] {
+        let x = Array::<i64>::arange(0, 3 * inner, 1, 50).reshape([3, inner as usize]).rechunk([2, 1]);
+        let y = Array::<i64>::arange(0, inner * 2, 1, 50).reshape([inner as usize, 2]).rechunk([4, 1]);
+        let expected: Vec<i64> = (0..3)
+            .flat_map(|row| {
+                (0..2).map(move |column| (0..inner).map(|k| (row * inner + k) * (k * 2 + column)).sum())
+            })
+            .collect();
+        assert_eq!(client.compute(&x.matmul(&y)).result().unwrap().numbers()[..], expected, "{inner}");
+        assert_eq!(client.compute(&x.t().t().matmul(&y)).result().unwrap().numbers()[..], expected);
+    }
 }
 
 #[test]

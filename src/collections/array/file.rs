@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::Array;
 use super::graph::grid::Grid;
 use super::graph::node::{BlockPlace, Kind, Node};
-use super::graph::plan::Planner;
+use super::graph::plan::{Planner, planned};
 use crate::client::call::Input;
 use crate::client::future::Future;
 use crate::client::{Call, Client, Error};
@@ -123,12 +123,12 @@ impl<T: Element> Lazy for ToFile<T> {
 
         let draft = client.submit(create::call(&self.file, T::DTYPE, node.shape.to_vec(), options));
         let submit = |call| client.submit(call).input();
-        let blocks = Planner::new(client, &submit).spread(&node);
+        let blocks = planned(&node, || Planner::new(client, &submit).spread(&node));
         let in_turn = self.file.writers(&self.options) == Writers::One;
         let mut written: Vec<Future<u64>> = Vec::with_capacity(blocks.len());
         for (block, input) in blocks.iter().enumerate() {
             let after = written.last().filter(|_| in_turn);
-            let call = write_call(T::DTYPE, &draft, node.place(block).start, input, after);
+            let call = write_call(T::DTYPE, &draft, &node.place(block), input, after);
             written.push(client.submit(call.untyped()));
         }
         client.submit_as(finish::call(&draft, &written))
@@ -266,8 +266,15 @@ fn read_part<T: Element>(file: &ArrayFile, place: &BlockPlace) -> Result<Block<T
 
 /// The bytes that were written. A part that cannot be written is the end of the draft; those that find it gone say
 /// nothing, so that the error is the first one's.
-fn write_part<T: Element>(draft: &Draft, start: &[usize], block: &Block<T>) -> Result<u64, StorageError> {
-    let written = draft.write(&ranges(start, block.shape()), block.numbers());
+fn write_part<T: Element>(draft: &Draft, place: &BlockPlace, block: &Block<T>) -> Result<u64, StorageError> {
+    let written = match block.shape() == place.shape {
+        true => draft.write(&ranges(&place.start, &place.shape), block.numbers()),
+        false => Err(StorageError::WrongBlock {
+            file: draft.target().path().to_owned(),
+            expected: place.shape.clone(),
+            there: block.shape().to_vec(),
+        }),
+    };
     if draft.is_abandoned() {
         draft.abandon(); // what was written meanwhile
         return Ok(0);
@@ -292,36 +299,36 @@ macro_rules! tasks {
 
                 #[dcluster::task]
                 pub(super) fn read(
-                    file: ArrayFile, _stamp: Stamp, start: Vec<usize>, shape: Vec<usize>,
+                    file: ArrayFile, _stamp: Stamp, place: BlockPlace,
                 ) -> Result<Block<$element>, String> {
-                    read_part(&file, &BlockPlace { index: Vec::new(), start, shape })
+                    read_part(&file, &place)
                 }
 
                 #[dcluster::task(impure)]
                 pub(super) fn write(
-                    draft: &Draft, start: Vec<usize>, block: &Block<$element>,
+                    draft: &Draft, place: BlockPlace, block: &Block<$element>,
                 ) -> Result<u64, StorageError> {
-                    write_part(draft, &start, block)
+                    write_part(draft, &place, block)
                 }
 
                 #[dcluster::task(impure)]
                 pub(super) fn write_after(
-                    draft: &Draft, start: Vec<usize>, block: &Block<$element>, _before: u64,
+                    draft: &Draft, place: BlockPlace, block: &Block<$element>, _before: u64,
                 ) -> Result<u64, StorageError> {
-                    write_part(draft, &start, block)
+                    write_part(draft, &place, block)
                 }
             }
         )*
 
         fn read_call(dtype: Dtype, file: &ArrayFile, stamp: &Stamp, place: &BlockPlace) -> Call<()> {
             match dtype {
-                $(Dtype::$dtype => $module::read::call(file, stamp, &place.start, &place.shape).untyped(),)*
+                $(Dtype::$dtype => $module::read::call(file, stamp, place).untyped(),)*
             }
         }
 
         /// `after`: what must be written before.
         fn write_call(
-            dtype: Dtype, draft: &Future<Draft>, start: Vec<usize>, block: &Input, after: Option<&Future<u64>>,
+            dtype: Dtype, draft: &Future<Draft>, place: &BlockPlace, block: &Input, after: Option<&Future<u64>>,
         ) -> Call<()> {
             match dtype {
                 $(Dtype::$dtype => {
@@ -329,8 +336,8 @@ macro_rules! tasks {
                         unreachable!("inputs of a plan are futures of its client")
                     };
                     match after {
-                        Some(after) => $module::write_after::call(draft, start, &block, after).untyped(),
-                        None => $module::write::call(draft, start, &block).untyped(),
+                        Some(after) => $module::write_after::call(draft, place, &block, after).untyped(),
+                        None => $module::write::call(draft, place, &block).untyped(),
                     }
                 })*
             }

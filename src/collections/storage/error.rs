@@ -99,6 +99,16 @@ pub enum StorageError {
         /// The elements of the slice.
         elements: usize,
     },
+    /// A block that is to be written has another shape than its part of the array.
+    #[error("a block of shape {expected:?} belongs into {}, and one of {there:?} is there: look at the task that makes it", file.display())]
+    WrongBlock {
+        /// The file.
+        file: PathBuf,
+        /// The shape of the part.
+        expected: Vec<usize>,
+        /// The shape of the block.
+        there: Vec<usize>,
+    },
     /// A file of this name is there already.
     #[error("{} is there already: remove it, choose another name, or write with Existing::Replace", file.display())]
     Exists {

@@ -85,12 +85,16 @@ impl<'a> Evaluation<'a> {
     }
 
     /// The result as a block of this shape, which has as many places as the program's. An input that is the result
-    /// already is shared.
+    /// already is shared, unless most of it would be kept for nothing.
     pub(crate) fn block<T: Kernels>(mut self, shape: &[usize]) -> Result<Block<T>, String> {
         let last = self.program.steps.len() - 1;
         if let Source::Direct(loaded, start) = &self.sources[last] {
             let numbers = loaded.numbers::<T>()?;
-            return Block::new(shape, numbers.slice(*start..*start + self.count));
+            let part = *start..*start + self.count;
+            return match self.count * 2 < numbers.len() {
+                true => Block::new(shape, &numbers[part]),
+                false => Block::new(shape, numbers.slice(part)),
+            };
         }
         let mut out = NumbersMut::<T>::for_overwrite(self.count);
         let mut at = 0;
