@@ -148,7 +148,7 @@ impl<T: Element> Array<T> {
     }
 }
 
-impl<T: Real> Array<T> {
+impl<T: Ordered> Array<T> {
     /// Whether elements are less than the others.
     #[track_caller]
     pub fn lt(&self, other: impl Into<Array<T>>) -> Array<bool> {

@@ -4,7 +4,8 @@
 //! chunks of the file and a few tens of MiB, so that a task is worth its while and a worker holds many. A file that
 //! changes is another file: its stamp is among the arguments of the tasks that read it.
 
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{self, PathBuf};
 use std::sync::Arc;
 
 use super::Array;
@@ -225,7 +226,7 @@ fn chunk_of(grid: &Grid) -> Vec<usize> {
 
 /// The same file, whatever directory a worker is in.
 fn absolute(file: &ArrayFile) -> ArrayFile {
-    let path = std::path::absolute(file.path()).unwrap_or_else(|_| file.path().to_owned());
+    let path = path::absolute(file.path()).unwrap_or_else(|_| file.path().to_owned());
     match file {
         ArrayFile::Npy { .. } => ArrayFile::npy(path),
         ArrayFile::Hdf5 { dataset, .. } => ArrayFile::hdf5(path, dataset),
@@ -286,7 +287,7 @@ fn write_part<T: Element>(draft: &Draft, place: &BlockPlace, block: &Block<T>) -
     Ok(size_of_val::<[T]>(block.numbers()) as u64)
 }
 
-fn ranges(start: &[usize], shape: &[usize]) -> Vec<std::ops::Range<usize>> {
+fn ranges(start: &[usize], shape: &[usize]) -> Vec<Range<usize>> {
     start.iter().zip(shape).map(|(start, length)| *start..start + length).collect()
 }
 

@@ -12,8 +12,8 @@ use super::shape::reshaped;
 impl<T: Number> Array<T> {
     /// The matrix product of two arrays with one or two axes; a vector is a row on the left and a column on the right.
     ///
-    /// A block of the result is one task, which adds up the products of a row of blocks and a column of blocks with
-    /// the kernel of the `matrixmultiply` crate. Transposed arrays are read as they are.
+    /// A block of the result is made of a row of blocks and a column of blocks, with the kernel of the `matrixmultiply`
+    /// crate: a task adds up eight products, and more of them go up a tree. Transposed arrays are read as they are.
     ///
     /// ```
     /// use dcluster::collections::Array;

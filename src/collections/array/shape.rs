@@ -1,10 +1,12 @@
 //! Other shapes and chunks of the same elements, and arrays put together.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Array;
 use super::graph::grid::{Bounds, Grid, whole};
 use super::graph::node::{Kind, Node};
+use super::graph::plan::zero;
 use super::graph::window::Run;
 use super::select::axis_of;
 use crate::model::block::element_count;
@@ -86,10 +88,11 @@ impl<T: Element> Array<T> {
 
     /// Arrays of one shape along an axis that they do not have.
     #[track_caller]
-    pub fn stack<A: Into<Array<T>>>(arrays: impl IntoIterator<Item = A>, axis: usize) -> Self {
+    pub fn stack<A: Into<Array<T>>>(arrays: impl IntoIterator<Item = A>, axis: isize) -> Self {
         let arrays: Vec<Array<T>> = arrays.into_iter().map(|array| array.into().insert_axis(axis)).collect();
         match Self::nodes(&arrays) {
-            Ok(nodes) => Self::try_of(joined(nodes, axis as isize)),
+            // (Each has the axis by now, and a negative one still counts from the last.)
+            Ok(nodes) => Self::try_of(joined(nodes, axis)),
             Err(first) => first,
         }
     }
@@ -133,8 +136,8 @@ fn joined(of: Vec<Arc<Node>>, axis: isize) -> Result<Arc<Node>, String> {
 
 /// Axes `from` of the old shape that hold the same elements as axes `to` of the new one.
 struct Group {
-    from: std::ops::Range<usize>,
-    to: std::ops::Range<usize>,
+    from: Range<usize>,
+    to: Range<usize>,
 }
 
 pub(super) fn reshaped(of: &Arc<Node>, shape: &[usize]) -> Result<Arc<Node>, String> {
@@ -145,8 +148,8 @@ pub(super) fn reshaped(of: &Arc<Node>, shape: &[usize]) -> Result<Arc<Node>, Str
         ));
     }
     if of.shape.contains(&0) {
-        let zero = Node::new(of.dtype, Grid::whole(shape), Kind::Fill(super::graph::plan::zero(of.dtype)));
-        return Ok(zero);
+        let empty = Node::new(of.dtype, Grid::whole(shape), Kind::Fill(zero(of.dtype)));
+        return Ok(empty);
     }
     let (mut old, mut new) = (vec![whole(1); of.shape.len()], vec![whole(1); shape.len()]);
     for group in groups(&of.shape, shape) {
@@ -192,7 +195,7 @@ fn cut_group(of: &Node, shape: &[usize], group: &Group, old: &mut [Bounds], new:
         new[axis] = whole(shape[axis]);
     }
     // (Leading axes of extent 1 do not matter; the first other one is cut.)
-    let first_of = |mut axes: std::ops::Range<usize>, shape: &[usize]| axes.find(|axis| shape[*axis] != 1);
+    let first_of = |mut axes: Range<usize>, shape: &[usize]| axes.find(|axis| shape[*axis] != 1);
     let (Some(first), Some(new_first)) =
         (first_of(group.from.clone(), &of.shape), first_of(group.to.clone(), shape))
     else {
@@ -207,9 +210,6 @@ fn cut_group(of: &Node, shape: &[usize], group: &Group, old: &mut [Bounds], new:
         *last = total;
     }
     bounds.dedup();
-    if bounds.iter().any(|bound| bound % rest != 0 || bound % new_rest != 0) {
-        bounds = vec![0, total];
-    }
     old[first] = bounds.iter().map(|bound| bound / rest).collect();
     new[new_first] = bounds.iter().map(|bound| bound / new_rest).collect();
 }

@@ -110,16 +110,6 @@ impl Draft {
         }
     }
 
-    /// The shape of the pieces that must not be written by two at once, if there are any.
-    pub fn chunks(&self) -> Result<Option<Vec<usize>>, StorageError> {
-        match (&self.target, self.layout) {
-            (_, Layout::Flat { .. } | Layout::Chunks) => Ok(None),
-            (ArrayFile::Zarr { .. }, _) => Ok(zarr::open(&self.path)?.chunks),
-            (ArrayFile::Hdf5 { dataset, .. }, _) => Ok(hdf5::open(&self.path, dataset)?.chunks),
-            (ArrayFile::Npy { .. }, _) => Ok(None),
-        }
-    }
-
     /// Writes the part `ranges` from row-major memory; when it returns, the file system has it.
     pub fn write<T: Element>(&self, ranges: &[Range<usize>], from: &[T]) -> Result<(), StorageError> {
         if T::DTYPE != self.dtype {

@@ -26,7 +26,7 @@ use hdf5_metno_sys::h5p::H5P_DEFAULT;
 use super::draft::Layout;
 use super::flat::{ByteOrder, Flat, Order};
 use super::memory::{bytes_of, fill_bytes};
-use super::region::{copy_part, for_each_chunk};
+use super::region::{copy_part, for_each_chunk, lengths};
 use super::{Compression, Elements, StorageError, StoredArray, WriteOptions, region};
 use crate::model::numbers::{Dtype, Element};
 use packed::{Packed, function};
@@ -64,7 +64,7 @@ impl Reader {
         fill_bytes(into, |bytes| match &self.packed {
             None => self.read_unpacked(ranges, bytes),
             Some(packed) => for_each_chunk(&packed.chunks, ranges, |index, in_chunk, in_part| {
-                let counts: Vec<usize> = ranges.iter().map(ExactSizeIterator::len).collect();
+                let counts = lengths(ranges);
                 if let Some(chunk) = packed.read(&self.path, &self.dataset, index, size)? {
                     copy_part((&chunk, &packed.chunks, in_chunk), (bytes, &counts, in_part), size);
                     return Ok(());
@@ -75,7 +75,7 @@ impl Reader {
                     .zip(in_part)
                     .map(|(range, part)| range.start + part.start..range.start + part.end)
                     .collect();
-                let part_shape: Vec<usize> = in_part.iter().map(ExactSizeIterator::len).collect();
+                let part_shape = lengths(in_part);
                 let whole: Vec<_> = part_shape.iter().map(|&length| 0..length).collect();
                 let mut part = vec![0; region::count(in_part) * size];
                 self.read_unpacked(&ranges, &mut part)?;
@@ -268,7 +268,7 @@ fn spaces(dataset: &Dataset, ranges: &[Range<usize>]) -> hdf5_metno::Result<(Dat
         .iter()
         .map(|range| SliceOrIndex::SliceCount { start: range.start, step: 1, count: range.len(), block: 1 })
         .collect::<Vec<_>>();
-    let counts: Vec<usize> = ranges.iter().map(ExactSizeIterator::len).collect();
+    let counts = lengths(ranges);
     let part = match ranges {
         [] => dataset.space()?,
         _ => dataset.space()?.select(Selection::from(Hyperslab::from(slices)))?,

@@ -16,7 +16,7 @@ use zarrs::array::{
 use zarrs::filesystem::FilesystemStore;
 
 use super::memory::{bytes_of, fill_bytes};
-use super::region::{self, copy_part, for_each_chunk};
+use super::region::{self, copy_part, for_each_chunk, lengths};
 use super::{Compression, Elements, StorageError, StoredArray, WriteOptions};
 use crate::model::numbers::{Dtype, Element};
 
@@ -180,10 +180,6 @@ fn subset(ranges: &[Range<usize>]) -> ArraySubset {
     ArraySubset::new_with_ranges(
         &ranges.iter().map(|range| range.start as u64..range.end as u64).collect::<Vec<_>>(),
     )
-}
-
-fn lengths(ranges: &[Range<usize>]) -> Vec<usize> {
-    ranges.iter().map(ExactSizeIterator::len).collect()
 }
 
 /// All of an array that has the extents of `ranges`.

@@ -10,10 +10,10 @@ use super::ops::{Op, Scalar};
 use super::program::{Affine, Load, Part, Program, Step, What};
 use super::random;
 use crate::model::block::{Block, Shape, element_count};
-use crate::model::numbers::{Dtype, Numbers, NumbersMut, for_dtype};
+use crate::model::numbers::{Dtype, Numbers, NumbersMut, for_dtype, same_type};
 
 /// Places of a strip. Strips of a few steps fit in the first or second cache.
-const STRIP: usize = 2048;
+pub(crate) const STRIP: usize = 2048;
 
 /// An input of a task.
 pub(crate) struct Loaded {
@@ -434,6 +434,5 @@ fn filled(scalar: Scalar, length: usize) -> Box<dyn Any> {
 
 /// The slice itself, if a `T` is a `U`.
 fn as_type<T: Kernels, U: Kernels>(numbers: &mut [T]) -> Result<&mut [U], String> {
-    crate::model::numbers::same_type(numbers)
-        .ok_or_else(|| format!("a step of {} gives {}", T::DTYPE, U::DTYPE))
+    same_type(numbers).ok_or_else(|| format!("a step of {} gives {}", T::DTYPE, U::DTYPE))
 }

@@ -129,7 +129,7 @@ macro_rules! integers {
 
                 fn identity(op: Binary) -> Option<Self> {
                     match op {
-                        Binary::Add | Binary::Or => Some(0),
+                        Binary::Add => Some(0),
                         Binary::Mul => Some(1),
                         _ => None,
                     }
@@ -402,8 +402,8 @@ impl Kernels for bool {
 
     fn binary(op: Binary, x: &[Self], y: &[Self], out: &mut [Self]) -> bool {
         match op {
-            Binary::And | Binary::Minimum | Binary::Mul => zip(x, y, out, |x, y| x & y),
-            Binary::Or | Binary::Maximum | Binary::Add => zip(x, y, out, |x, y| x | y),
+            Binary::And | Binary::Minimum => zip(x, y, out, |x, y| x & y),
+            Binary::Or | Binary::Maximum => zip(x, y, out, |x, y| x | y),
             Binary::Xor => zip(x, y, out, |x, y| x ^ y),
             _ => false,
         }
@@ -419,8 +419,8 @@ impl Kernels for bool {
 
     fn identity(op: Binary) -> Option<Self> {
         match op {
-            Binary::Or | Binary::Add => Some(false),
-            Binary::And | Binary::Mul => Some(true),
+            Binary::Or => Some(false),
+            Binary::And => Some(true),
             _ => None,
         }
     }

@@ -7,7 +7,7 @@ use ndarray::{ArrayView2, ArrayViewMut2, Ix2, ShapeBuilder};
 use num_complex::Complex64;
 
 use super::best::Best;
-use super::evaluate::{Evaluation, Loaded, check_reach};
+use super::evaluate::{Evaluation, Loaded, STRIP, check_reach};
 use super::fold::{self, Cascade, Moments};
 use super::kernels::Kernels;
 use super::ops::Binary;
@@ -159,9 +159,6 @@ fn moments(
     }
     moments_block(&found, shape)
 }
-
-/// Numbers whose moments are taken at once.
-const STRIP: usize = 2048;
 
 fn moments_block(moments: &[Moments], shape: &[usize]) -> Result<Block<f64>, String> {
     let mut numbers = Vec::with_capacity(3 * moments.len());
