@@ -2,11 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use dcluster::Error;
 use dcluster::collections::{Array, Block, Boundary, s};
+use dcluster::{Error, Future};
 
-use crate::client;
+use crate::{client, start};
 
 static LOADED: AtomicUsize = AtomicUsize::new(0);
 
@@ -242,4 +243,126 @@ fn scattered_blocks_outlive_the_expression_until_they_have_arrived() {
         .collect(); // nothing but the sums is held here
     let found: Vec<f64> = client.gather(&sums).unwrap().iter().map(|sum| sum.item().unwrap()).collect();
     assert_eq!(found, [0.5, 1.5, 2.5, 3.5].map(|number| number * f64::from(1 << 20)));
+}
+
+/// How many tasks the cluster of this test has run.
+fn tasks_run() -> u64 {
+    let status: serde_json::Value = serde_json::from_str(&client().status().unwrap()).unwrap();
+    status["totals"]["finished"].as_u64().unwrap()
+}
+
+#[test]
+fn a_chain_of_operations_is_one_task_per_block() {
+    let client = client();
+    let x = Array::random_uniform(3, [60, 4], [10, 4]);
+    let y = ((&x * 2.0 - x.sqrt()).exp() / (&x + 1.0)).gt(1.5).choose(&x, 0.0).t();
+    let before = tasks_run();
+    let y = client.persist(&y);
+    client.gather(y.blocks()).unwrap();
+    assert_eq!(tasks_run() - before, 6);
+    let before = tasks_run();
+    client.compute(&(&y + &y * 3.0).sum()).result().unwrap();
+    assert_eq!(tasks_run() - before, 6 + 1 + 1, "each block once, their sums, and the number in it");
+}
+
+#[test]
+fn a_matrix_product_is_a_task_per_block_and_eight_of_the_inner_axis() {
+    let client = client();
+    let x = client.persist(&Array::random_uniform(3, [20, 160], [10, 10]));
+    client.gather(x.blocks()).unwrap();
+    let before = tasks_run();
+    let y = client.persist(&x.matmul(&x.t()));
+    client.gather(y.blocks()).unwrap();
+    assert_eq!(tasks_run() - before, 4 * 3, "two halves and their sum, of each of four blocks");
+}
+
+#[test]
+fn margins_are_cut_out_of_blocks_that_are_not_small() {
+    let client = client();
+    for (extent, cuts) in [(1usize << 17, 2), (50, 0)] {
+        let x = client.persist(&Array::random_uniform(3, [6 * extent], [extent]));
+        client.gather(x.blocks()).unwrap();
+        let before = tasks_run();
+        let wide = |wide: Future<Block<f64>>| crate::neighbours::call(wide, vec![1]);
+        let y = client.persist(&x.map_overlap([1], Boundary::Periodic, wide));
+        client.gather(y.blocks()).unwrap();
+        assert_eq!(tasks_run() - before, 6 * (cuts + 1 + 1), "margins, the block with them, the task on it");
+    }
+}
+
+#[test]
+fn blocks_of_a_persisted_array_lie_together_and_on_all_workers() {
+    let client = client();
+    let x = client.persist(&Array::random_uniform(3, [12, 1 << 14], [1, 1 << 14]));
+    client.gather(x.blocks()).unwrap();
+    let holders = client.who_has(x.blocks().iter().map(Future::as_blocking)).unwrap();
+    let first: Vec<_> = x.blocks().iter().map(|block| holders[&block.key()][0]).collect();
+    let mut runs = first.clone();
+    runs.dedup();
+    let mut workers = runs.clone();
+    workers.sort_unstable();
+    workers.dedup();
+    assert_eq!((workers.len(), runs.len()), (3, 3), "{first:?}");
+}
+
+#[test]
+fn a_block_knows_its_place() {
+    let x = Array::<u8>::zeros([5, 3], [2, 3]);
+    let places = x.block_places();
+    assert_eq!(places.len(), 3);
+    assert_eq!((&places[2].index[..], &places[2].start[..]), ([2, 0].as_slice(), [4, 0].as_slice()));
+    assert_eq!(places[2].shape, [1, 3]);
+}
+
+#[test]
+fn a_slice_that_is_kept_does_not_keep_the_rest_of_its_block() {
+    let client = client();
+    let held_bytes = || {
+        let status: serde_json::Value = serde_json::from_str(&client.status().unwrap()).unwrap();
+        let workers = status["workers"].as_array().unwrap();
+        workers.iter().map(|worker| worker["held_bytes"].as_u64().unwrap()).sum::<u64>()
+    };
+    let x = client.persist(&Array::random_uniform(3, [1 << 20], [1 << 20]));
+    client.gather(x.blocks()).unwrap();
+    let part = client.persist(&x.slice(s![10..20]));
+    let numbers = client.compute(&part).result().unwrap();
+    assert_eq!(numbers, client.compute(&x.slice(s![10..20])).result().unwrap());
+    drop(x);
+    let end = Instant::now() + Duration::from_secs(60);
+    while held_bytes() > 1 << 20 {
+        assert!(Instant::now() < end, "{} bytes are held", held_bytes());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn truth_values_have_an_order_and_margins() {
+    let client = client();
+    let x = Array::<i64>::arange(0, 4, 1, 3).lt(2);
+    let y = Array::<i64>::arange(0, 4, 1, 2).equal((Array::<i64>::arange(0, 4, 1, 4) / 2) * 2);
+    assert_eq!(client.compute(&x.lt(&y)).result().unwrap().numbers()[..], [false, false, true, false]);
+    assert_eq!(client.compute(&x.maximum(&y)).result().unwrap().numbers()[..], [true, true, true, false]);
+    let wide = x.map_overlap([1], Boundary::Constant(true), inner::call);
+    assert_eq!(client.compute(&wide).result().unwrap(), client.compute(&x).result().unwrap());
+}
+
+/// A block without its margin of one.
+#[dcluster::task]
+fn inner(wide: &Block<bool>) -> Block<bool> {
+    let count = wide.numbers().len();
+    Block::new([count - 2], wide.numbers()[1..count - 1].to_vec()).unwrap()
+}
+
+#[test]
+fn results_are_the_same_to_the_last_bit_on_any_number_of_workers() {
+    let results = |workers| {
+        let (_cluster, _directory, client) = start(workers);
+        let x = Array::random_normal(17, [300, 40], [7, 9]);
+        let product = x.matmul(&x.t()).sum();
+        let whole = [x.sum(), x.var(), product].map(|x| client.compute(&x).result().unwrap().item().unwrap());
+        let axes = [x.cumsum(0), x.mean_axis(0).reshape([1, 40])]
+            .map(|x| client.compute(&x).result().unwrap().numbers().to_vec());
+        (whole.map(f64::to_bits), axes.concat().into_iter().map(f64::to_bits).collect::<Vec<_>>())
+    };
+    assert_eq!(results(1), results(4));
 }
