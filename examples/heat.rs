@@ -26,7 +26,7 @@ fn diffuse(wide: &Block<f64>) -> Block<f64> {
 
 /// The plate at the beginning: a hot corner, and a warm stripe.
 fn plate() -> Array<f64> {
-    let index = |axis: usize| Array::<f64>::arange(0.0, EXTENT as f64, 1.0, BLOCK).insert_axis(axis);
+    let index = |axis: isize| Array::<f64>::arange(0.0, EXTENT as f64, 1.0, BLOCK).insert_axis(axis);
     let (row, column) = (index(1), index(0));
     let corner = (row.lt(60.0) & column.lt(60.0)).choose(100.0, 0.0);
     let stripe = (row.gt(150.0) & row.lt(170.0)).choose(40.0, 0.0);

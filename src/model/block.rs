@@ -35,7 +35,7 @@ impl<T: Element> Block<T> {
     /// The reason, if the numbers are not as many as the shape says.
     pub fn new(shape: impl AsRef<[usize]>, numbers: impl Into<Numbers<T>>) -> Result<Self, String> {
         let (shape, numbers) = (Shape::from_slice(shape.as_ref()), numbers.into());
-        if count(&shape) != Some(numbers.len()) {
+        if element_count(&shape) != Some(numbers.len()) {
             return Err(format!("a block of shape {shape:?} does not have {} numbers", numbers.len()));
         }
         Ok(Self { shape, numbers })
@@ -109,8 +109,11 @@ impl<'de, T: Element> Deserialize<'de> for Block<T> {
     }
 }
 
-fn count(shape: &[usize]) -> Option<usize> {
-    shape.iter().try_fold(1usize, |count, extent| count.checked_mul(*extent))
+/// The number of elements of a shape, if all places of it can be numbered by an `i64`: axes of extent 0 count as one of
+/// extent 1 for that, so that the order of the axes does not matter.
+pub(crate) fn element_count(shape: &[usize]) -> Option<usize> {
+    let filled = shape.iter().try_fold(1usize, |count, extent| count.checked_mul((*extent).max(1)))?;
+    i64::try_from(filled).ok().map(|_| if shape.contains(&0) { 0 } else { filled })
 }
 
 #[cfg(test)]
@@ -135,6 +138,10 @@ mod tests {
     fn a_shape_that_does_not_fit_is_refused_on_every_way_in() {
         assert!(Block::new([3, 3], vec![0u8; 8]).is_err());
         assert!(Block::new([usize::MAX, 2], vec![0u8; 8]).is_err());
+        assert!(Block::<u8>::new([0, 1 << 20], vec![]).is_ok());
+        for shape in [[0, 1 << 32, 1 << 32], [1 << 32, 1 << 32, 0]] {
+            assert!(Block::<u8>::new(shape, vec![]).is_err(), "{shape:?}");
+        }
         let packed = pack(&(vec![3usize, 3], vec![0.0f64; 8])).unwrap();
         let error = unpack::<Block<f64>>(&packed).unwrap_err().to_string();
         assert!(error.contains("a block of shape [3, 3] does not have 8 numbers"), "{error}");

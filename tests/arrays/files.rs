@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dcluster::collections::storage::{ArrayFile, Compression, Existing, WriteOptions};
-use dcluster::collections::{Array, Complex64};
+use dcluster::collections::{Array, Block, Complex64, s};
 
 use super::client;
 use crate::disk::small_disk;
@@ -27,6 +27,18 @@ fn files(directory: &Path) -> Vec<(ArrayFile, WriteOptions)> {
         files.push((ArrayFile::zarr(directory.join("chunks.zarr")), chunks));
     }
     files
+}
+
+/// A file of this name, made once the draft of another is there.
+#[dcluster::task]
+fn appear(path: String) -> Block<f64> {
+    let directory = Path::new(&path).parent().unwrap();
+    let end = Instant::now() + Duration::from_secs(60);
+    while names(directory).is_empty() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    fs::write(path, "mine").unwrap();
+    Block::new([8], vec![0.0; 8]).unwrap()
 }
 
 fn names(directory: &Path) -> Vec<String> {
@@ -86,6 +98,95 @@ fn a_file_that_changed_is_read_again() {
         assert_eq!(client.compute(&x.max()).result().unwrap().item(), Some(number));
         held.push(x);
     }
+}
+
+#[test]
+fn a_file_that_changed_in_place_is_read_again() {
+    let (client, scratch) = (client(), tempfile::tempdir().unwrap());
+    let mut held = Vec::new();
+    for (file, options) in files(scratch.path()) {
+        let options = WriteOptions { chunks: None, compression: Compression::None, ..options };
+        client.compute(&Array::full(1.0f64, [64], [64]).to_file(&file, &options)).result().unwrap();
+        let data = match &file {
+            ArrayFile::Zarr { directory } => directory.join("c/0"),
+            other => other.path().to_owned(),
+        };
+        for number in [1.0f64, 2.0] {
+            // The same length, and the times of before.
+            let (changed, mut bytes) =
+                (fs::metadata(&data).unwrap().modified().unwrap(), fs::read(&data).unwrap());
+            let start =
+                bytes.windows(16).position(|pair| pair == [1.0f64.to_ne_bytes(); 2].concat()).unwrap();
+            bytes[start..start + 8].copy_from_slice(&number.to_ne_bytes());
+            fs::write(&data, bytes).unwrap();
+            fs::File::options().write(true).open(&data).unwrap().set_modified(changed).unwrap();
+
+            let x = client.persist(&Array::<f64>::from_file(&file, None)); // held, so that its tasks are known
+            let first = client.compute(&x.slice(s![0])).result().unwrap().item();
+            assert_eq!(first, Some(number), "{file}");
+            held.push(x);
+        }
+        match &file {
+            ArrayFile::Zarr { directory } => fs::remove_dir_all(directory).unwrap(),
+            other => fs::remove_file(other.path()).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn columns_of_a_column_major_file_are_read_whole() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("x.npy");
+    let mut header = "{'descr': '<f8', 'fortran_order': True, 'shape': (4, 4194304), }".to_owned();
+    header.extend(std::iter::repeat_n(' ', 117 - header.len()).chain(['\n']));
+    let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+    bytes.extend(header.as_bytes());
+    fs::write(&path, &bytes).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_len(128 + (128 << 20)).unwrap();
+    assert_eq!(Array::<f64>::from_npy(&path).chunks(), [vec![4], vec![1 << 20; 4]]);
+}
+
+#[test]
+fn an_empty_array_in_a_file_stays_empty() {
+    let (client, scratch) = (client(), tempfile::tempdir().unwrap());
+    let x = Array::<f64>::zeros([3, 0, 4], [2, 1, 4]);
+    for (file, options) in files(scratch.path()) {
+        let options = WriteOptions { chunks: None, ..options };
+        assert_eq!(client.compute(&x.to_file(&file, &options)).result().unwrap(), 0, "{file}");
+        let back = client.compute(&Array::<f64>::from_file(&file, None)).result().unwrap();
+        assert_eq!((back.shape(), back.numbers().len()), ([3, 0, 4].as_slice(), 0), "{file}");
+        match &file {
+            ArrayFile::Zarr { directory } => fs::remove_dir_all(directory).unwrap(),
+            other => fs::remove_file(other.path()).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn options_that_do_not_fit_are_refused_before_anything_runs() {
+    let (client, scratch) = (client(), tempfile::tempdir().unwrap());
+    let x = Array::<f64>::zeros([8, 4], [3, 4]);
+    for (file, options) in files(scratch.path()) {
+        for chunks in [vec![2], vec![2, 0], vec![2, 2, 2]] {
+            let options = WriteOptions { chunks: Some(chunks), ..options.clone() };
+            let refused = client.compute(&x.to_file(&file, &options)).result().unwrap_err();
+            assert!(matches!(refused, dcluster::Error::Expression(_)), "{refused}");
+            assert!(refused.to_string().contains("do not divide an array of shape [8, 4]"), "{refused}");
+        }
+    }
+    assert_eq!(names(scratch.path()), [""; 0]);
+}
+
+#[test]
+fn a_file_that_appears_meanwhile_stays_and_no_draft_is_left() {
+    let (client, scratch) = (client(), tempfile::tempdir().unwrap());
+    let path = scratch.path().join("x.npy");
+    let name = path.to_str().unwrap().to_owned();
+    let x = Array::from_function([8], [8], move |_| appear::call(name.clone()));
+    let kept = client.compute(&x.to_npy(&path)).result().unwrap_err().to_string();
+    assert!(kept.contains("is there already"), "{kept}");
+    assert_eq!(fs::read(&path).unwrap(), b"mine");
+    assert_eq!(names(scratch.path()), ["x.npy"]);
 }
 
 #[test]

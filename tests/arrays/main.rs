@@ -47,19 +47,32 @@ pub(crate) fn twice(block: &Block<f64>) -> Block<f64> {
     Block::new(block.shape(), block.numbers().iter().map(|x| x + x).collect::<Vec<_>>()).unwrap()
 }
 
+/// What two blocks of one shape differ by.
+#[dcluster::task]
+pub(crate) fn difference(a: &Block<f64>, b: &Block<f64>) -> Result<Block<f64>, String> {
+    if a.shape() != b.shape() {
+        return Err(format!("blocks of shapes {:?} and {:?} are a pair", a.shape(), b.shape()));
+    }
+    Block::new(a.shape(), a.numbers().iter().zip(b.numbers().iter()).map(|(a, b)| a - b).collect::<Vec<_>>())
+}
+
 /// A cluster of three workers in this process, shared by all tests.
 pub(crate) fn client() -> blocking::Client {
-    static CLUSTER: OnceLock<(Mutex<LocalCluster>, tempfile::TempDir, blocking::Client)> = OnceLock::new();
-    let (_, _, client) = CLUSTER.get_or_init(|| {
-        let directory = tempfile::tempdir().unwrap();
-        let setup =
-            Setup { connection_file: Some(directory.path().join("cluster.json")), ..Setup::default() };
-        let options = LocalOptions { workers: Some(3), threads: Some(1), ..LocalOptions::default() };
-        let cluster = LocalCluster::start(&options, &setup).unwrap();
-        let client = blocking::Client::connect(directory.path().join("cluster.json")).unwrap();
-        (Mutex::new(cluster), directory, client)
-    });
-    client.clone()
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(|| start(3)).2.clone()
+}
+
+/// A cluster, where its connection file is, and a client of it.
+pub(crate) type Cluster = (Mutex<LocalCluster>, tempfile::TempDir, blocking::Client);
+
+/// Starts so many workers in this process.
+pub(crate) fn start(workers: u32) -> Cluster {
+    let directory = tempfile::tempdir().unwrap();
+    let setup = Setup { connection_file: Some(directory.path().join("cluster.json")), ..Setup::default() };
+    let options = LocalOptions { workers: Some(workers), threads: Some(1), ..LocalOptions::default() };
+    let cluster = LocalCluster::start(&options, &setup).unwrap();
+    let client = blocking::Client::connect(directory.path().join("cluster.json")).unwrap();
+    (Mutex::new(cluster), directory, client)
 }
 
 fn number(name: &str, default: u64) -> u64 {
@@ -97,11 +110,7 @@ fn check(client: &blocking::Client, entry: &Entry, expected: &Json) -> std::resu
         };
     }
     let exactly_or = |tolerance: f64| {
-        move |a: f64, b: f64| {
-            a == b
-                || a.is_nan() && b.is_nan()
-                || (a - b).abs() <= tolerance * (scale + if scale > 0.0 { 1.0 } else { 0.0 })
-        }
+        move |a: f64, b: f64| a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= tolerance * scale
     };
     match &entry.value {
         Value::Bool(array) => compare!(array, |a: bool, b| a == b),

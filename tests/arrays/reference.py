@@ -36,8 +36,7 @@ def selection(step):
             parts.append(np.newaxis)
         else:
             start, stop, width = part
-            # A negative step goes backwards through the same range.
-            parts.append(list(range(start, stop))[::width] if width < 0 else slice(start, stop, width))
+            parts.append(slice(start, stop, width))
     return parts
 
 
@@ -49,11 +48,10 @@ def sliced(x, step):
             axis += 1
         elif isinstance(part, int):
             x = np.take(x, part, axis)
-        elif isinstance(part, list):
-            x = np.take(x, np.array(part, dtype=np.int64), axis)
-            axis += 1
         else:
-            x = x[(slice(None),) * axis + (part,)]
+            # A negative step goes backwards through the same range.
+            places = range(*slice(part.start, part.stop).indices(x.shape[axis]))
+            x = np.take(x, np.array(list(places)[::part.step], dtype=np.int64), axis)
             axis += 1
     return x
 
@@ -61,6 +59,12 @@ def sliced(x, step):
 def summed(x, kind, axes):
     wide = {"f": np.float64, "c": np.complex128}.get(x.dtype.kind, np.int64)
     return getattr(np, kind)(x.astype(wide), axis=axes)
+
+
+def joined(re, im):
+    out = np.empty(np.shape(re), np.complex128)
+    out.real, out.imag = re, im
+    return out
 
 
 def padded(x, step):
@@ -86,11 +90,15 @@ def calculate(step, values):
     if op == "data":
         return np.frombuffer(bytes.fromhex(step["bytes"]), TYPES[step["dtype"]]).reshape(step["shape"])
     if op == "arange":
-        return np.arange(step["start"], step["stop"], step["step"])
+        bounds = (step["start"], step["stop"], step["step"])
+        return np.arange(*[bound / step["divisor"] for bound in bounds]) if step["divisor"] > 1 else np.arange(*bounds)
+    if op == "linspace":
+        return np.linspace(step["start"], step["stop"], step["count"])
     if op == "full":
         return np.full(step["shape"], step["number"])
     if op in ("add", "subtract", "multiply", "minimum", "maximum", "less", "less_equal", "greater", "greater_equal",
-              "equal", "not_equal", "logical_and", "logical_or", "logical_xor", "fmod", "hypot", "arctan2"):
+              "equal", "not_equal", "logical_and", "logical_or", "logical_xor", "fmod", "hypot", "arctan2", "power",
+              "bitwise_and", "bitwise_or", "bitwise_xor"):
         return getattr(np, op)(x, y)
     if op == "divide":
         if x.dtype.kind in "iu":
@@ -103,9 +111,12 @@ def calculate(step, values):
             quotient[...] = np.where(b == 0, 0, np.vectorize(wrap(x.dtype), otypes=[x.dtype])(exact) if exact.size else 0)
             return quotient
         return np.divide(x, y)
+    if op == "reciprocal":
+        return np.divide(np.ones((), x.dtype), x)
     if op in ("negative", "absolute", "square", "sqrt", "cbrt", "exp", "expm1", "log", "log1p", "log2", "log10", "sin",
               "cos", "tan", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "floor", "ceil", "rint", "trunc", "sign",
-              "reciprocal", "isnan", "isinf", "isfinite", "conjugate", "angle", "real", "imag", "logical_not"):
+              "isnan", "isinf", "isfinite", "conjugate", "angle", "real", "imag", "logical_not",
+              "invert"):
         return getattr(np, op)(x)
     if op == "clip":
         return np.clip(x, TYPES[step["dtype"]](step["low"]), TYPES[step["dtype"]](step["high"]))
@@ -116,6 +127,12 @@ def calculate(step, values):
             else x.astype(TYPES[step["dtype"]])
     if op == "slice":
         return sliced(x, step)
+    if op == "take":
+        return np.take(x, step["index"], axis=step["axis"])
+    if op == "swapaxes":
+        return np.swapaxes(x, step["a"], step["b"])
+    if op == "squeeze":
+        return np.squeeze(x)
     if op == "permute":
         return np.transpose(x, step["order"])
     if op == "reshape":
@@ -133,9 +150,13 @@ def calculate(step, values):
     if op in ("cumsum", "cumprod"):
         return summed(x, op, step["axis"])
     if op == "mean":
-        return np.mean(x.astype(np.complex128 if x.dtype.kind == "c" else np.float64), axis=axes)
+        if x.dtype.kind == "c":
+            # (NumPy's own has NaN beside an infinite part.)
+            return joined(np.mean(x.real, axis=axes), np.mean(x.imag, axis=axes))
+        return np.mean(x.astype(np.float64), axis=axes)
     if op in ("var", "std"):
-        return getattr(np, op)(x.astype(np.float64), axis=axes, ddof=step["ddof"])
+        wide = x if x.dtype.kind == "c" else x.astype(np.float64)
+        return getattr(np, op)(wide, axis=axes, ddof=step["ddof"])
     if op in ("min", "max", "any", "all"):
         return getattr(np, op)(x, axis=axes)
     if op in ("argmin", "argmax"):
@@ -145,7 +166,7 @@ def calculate(step, values):
     if op == "tensordot":
         return np.tensordot(x, y, (step["axes_x"], step["axes_y"]))
     if op == "norm":
-        return np.sqrt(np.sum(np.abs(x.astype(np.complex128)) ** 2))
+        return np.linalg.norm(x.astype(np.complex128).ravel())
     if op == "histogram":
         return np.histogram(x.astype(np.float64), step["bins"], (step["low"], step["high"]))[0]
     if op == "neighbours":
@@ -165,15 +186,24 @@ def wrap(dtype):
 
 
 def answer(program):
-    values, results = [], []
-    scale = 0.0
+    values, results, scales = [], [], []
     for step in program:
         value = np.asarray(calculate(step, values)).astype(TYPES[step["result"]])
+        operands = [step[name] for name in ("x", "y") if name in step] + step.get("of", [])
+        # An error is as large as what was rounded on the way: the numbers of this step, and those that its operands,
+        # unless they are exact, have their errors from.
+        scale = max([largest(value), *(largest(values[at]) for at in operands),
+                     *(scales[at] for at in operands if not program[at]["exact"])])
         values.append(value)
-        finite = np.abs(value[np.isfinite(value)]) if value.dtype.kind in "fc" else np.zeros(0)
-        scale = max([scale, *map(float, finite.ravel())])
+        scales.append(scale)
         results.append({"shape": list(value.shape), "bytes": np.ascontiguousarray(value).tobytes().hex(), "scale": scale})
     return results
+
+
+def largest(value):
+    """The largest magnitude of its finite numbers."""
+    finite = np.abs(value[np.isfinite(value)].astype(np.complex128))
+    return float(finite.max()) if finite.size else 0.0
 
 
 def main():

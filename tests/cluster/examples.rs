@@ -29,7 +29,7 @@ const EXAMPLES: [(&str, &str); 25] = [
     ("map_two_inputs", "sums: [2, 1026, 59052, 1048580, 9765630]"),
     ("matmul", "the product is right"),
     ("one_copy", "copies on this host: 1.0"),
-    ("persist", "both sums are 499500000"),
+    ("persist", "both sums are 4995000000"),
     ("rosenbrock", "minimum "),
     ("scatter", "sum of the field: 499999500000"),
     ("tree_sum", "sum of 1024 squares over 10 levels = 357389824"),
@@ -52,7 +52,7 @@ fn check(name: &str, command: impl Fn(&Stage, &Path) -> Command) {
     let stage = Stage::new();
     let mut command = command(&stage, &example(name));
     match name {
-        "persist" => command.args(["--elements", "1000000", "--directory"]).arg(stage.path()),
+        "persist" => command.args(["--elements", "10000000", "--directory"]).arg(stage.path()),
         "word_count" => command.arg(tree(&stage)),
         _ => &mut command,
     };

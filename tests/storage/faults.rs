@@ -285,6 +285,55 @@ fn what_a_killed_writer_leaves_is_written_again_or_refused() {
 
 #[cfg(feature = "zarr")]
 #[test]
+fn a_zarr_array_with_uneven_chunks_is_refused_by_the_name_of_its_grid() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = ArrayFile::zarr(scratch.path().join("x.zarr"));
+    for (grid, chunks) in [
+        ("rectangular", r#"{"chunk_shape":[[2,3,1],4]}"#),
+        ("rectilinear", r#"{"kind":"inline","chunk_shapes":[[2,3,1],4]}"#),
+    ] {
+        let replace = WriteOptions { existing: Existing::Replace, ..WriteOptions::default() };
+        write_one(&file, &replace);
+        let path = file.path().join("zarr.json");
+        let mut metadata: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let configuration: serde_json::Value = serde_json::from_str(chunks).unwrap();
+        metadata["chunk_grid"] = serde_json::json!({ "name": grid, "configuration": configuration });
+        fs::write(&path, metadata.to_string()).unwrap();
+        let uneven = message(file.open());
+        assert!(uneven.contains("x.zarr has the chunk grid") && uneven.contains(grid), "{uneven}");
+    }
+}
+
+#[test]
+fn a_file_that_appears_while_a_draft_is_written_stays() {
+    let scratch = tempfile::tempdir().unwrap();
+    for file in files(scratch.path()) {
+        let draft = file.create(Dtype::F64, &[6, 4], &WriteOptions::default()).unwrap();
+        write_blocks::<f64>(&draft, &[6, 4], &[6, 4]).unwrap();
+        fs::write(file.path(), "mine").unwrap();
+        assert!(message(draft.finish()).contains("is there already"));
+        draft.abandon();
+        assert_eq!(fs::read(file.path()).unwrap(), b"mine");
+        fs::remove_file(file.path()).unwrap();
+        assert_eq!(listing(scratch.path()), [""; 0]);
+    }
+}
+
+#[test]
+fn a_directory_is_not_replaced_by_a_file() {
+    let scratch = tempfile::tempdir().unwrap();
+    let replace = WriteOptions { existing: Existing::Replace, ..WriteOptions::default() };
+    for file in files(scratch.path()).iter().filter(|file| !matches!(file, ArrayFile::Zarr { .. })) {
+        fs::create_dir(file.path()).unwrap();
+        let refused = message(file.create(Dtype::F64, &[6, 4], &replace));
+        assert!(refused.contains("name a file, not a directory"), "{refused}");
+        fs::remove_dir(file.path()).unwrap();
+        assert_eq!(listing(scratch.path()), [""; 0]);
+    }
+}
+
+#[cfg(feature = "zarr")]
+#[test]
 fn half_a_chunk_that_a_killed_writer_left_is_not_read() {
     let scratch = tempfile::tempdir().unwrap();
     let file = ArrayFile::zarr(scratch.path().join("x.zarr"));

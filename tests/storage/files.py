@@ -57,6 +57,14 @@ def write(request):
     return {}
 
 
+def link(request):
+    """A file with a dataset of its own, and a link to one of another file."""
+    with h5py.File(request["path"], "w") as file:
+        file["decoy"] = numpy.zeros(4096)
+        file["link"] = h5py.ExternalLink(request["to"], request["dataset"])
+    return {}
+
+
 def check(request):
     path = request["path"]
     if request["format"] == "npy":
@@ -76,7 +84,7 @@ def check(request):
 for line in sys.stdin:
     request = json.loads(line)
     try:
-        answer = {"write": write, "check": check}[request["do"]](request)
+        answer = {"write": write, "link": link, "check": check}[request["do"]](request)
     except Exception:
         answer = {"error": traceback.format_exc()}
     print(json.dumps(answer), flush=True)

@@ -217,6 +217,23 @@ fn chunks_that_an_hdf5_file_lacks_are_its_fill_value() {
 }
 
 #[test]
+fn a_dataset_that_is_linked_from_another_file_is_read_from_there() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut python = Python::start("tests/storage/files.py");
+    for options in
+        [json!({}), json!({ "chunks": [4, 3] }), json!({ "chunks": [4, 3], "compression": "gzip" })]
+    {
+        python.ask(&json!({
+            "do": "write", "format": "hdf5", "path": scratch.path().join("x.h5"), "dataset": "/x", "dtype": "<f8",
+            "shape": [10, 7], "options": options,
+        }));
+        let links = scratch.path().join("links.h5");
+        python.ask(&json!({ "do": "link", "path": links, "to": "x.h5", "dataset": "/x" }));
+        check_part::<f64>(&ArrayFile::hdf5(&links, "/link").open().unwrap(), &[2..9, 1..7]);
+    }
+}
+
+#[test]
 fn hdf5_written_by_blocks_is_read_by_h5py() {
     let file = |path: &Path| ArrayFile::hdf5(path, "/group/x");
     python_reads_what_is_written("hdf5", file, |case| match case.way & 3 {

@@ -9,7 +9,7 @@ use ndarray::ArrayViewD;
 use super::Array;
 use super::elementwise::Number;
 use super::graph::grid::Grid;
-use super::graph::node::{BlockPlace, GivenBlock, Kind, Node, ScatteredBlock};
+use super::graph::node::{BlockPlace, GivenBlock, Kind, Node, ScatteredBlock, Shapes};
 use super::task::ops::Scalar;
 use super::task::random::Distribution;
 use crate::client::future::Future;
@@ -92,7 +92,7 @@ impl<T: Element> Array<T> {
     /// }
     /// ```
     ///
-    /// A block of another shape than it is asked for fails the tasks that read it.
+    /// A block of another shape than it is asked for fails what is made of it.
     #[track_caller]
     pub fn from_function(
         shape: impl AsRef<[usize]>,
@@ -129,8 +129,8 @@ impl<T: Element> Array<T> {
             if grid.blocks() != blocks.len() {
                 return Err(format!("{} blocks are given for an array of {}", blocks.len(), grid.blocks()));
             }
-            let inputs = blocks.iter().map(Future::input).collect();
-            Ok(Node::new(T::DTYPE, grid, Kind::Held(inputs)))
+            let blocks = blocks.iter().map(Future::input).collect();
+            Ok(Node::new(T::DTYPE, grid, Kind::Held { blocks, shapes: Shapes::Promised }))
         }))
     }
 }

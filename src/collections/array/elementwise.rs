@@ -67,17 +67,14 @@ numbers! {
 }
 
 macro_rules! real_numbers {
-    ($($number:ty)*) => {
+    ($steps:ident: $($number:ty)*) => {
         $(
             impl Number for $number {
                 const ONE: Self = 1 as $number;
 
                 fn steps(start: Self, stop: Self, step: Self) -> Result<usize, String> {
-                    let count = ((stop as f64 - start as f64) / step as f64).ceil();
-                    if count.is_finite() {
-                        return Ok(count.max(0.0) as usize);
-                    }
-                    Err(format!("there are no steps of {step} from {start} to {stop}"))
+                    $steps(start.into(), stop.into(), step.into())
+                        .ok_or_else(|| format!("there are no steps of {step} from {start} to {stop}"))
                 }
             }
 
@@ -87,7 +84,20 @@ macro_rules! real_numbers {
     };
 }
 
-real_numbers!(u8 i32 i64 f32 f64);
+real_numbers!(steps_of_integers: u8 i32 i64);
+real_numbers!(steps_of_floats: f32 f64);
+
+/// (The difference of two `i64` is no `i64`, and not every one is an `f64`.)
+fn steps_of_integers(start: i128, stop: i128, step: i128) -> Option<usize> {
+    let (distance, step) = if step < 0 { (start - stop, -step) } else { (stop - start, step) };
+    let whole = distance.max(0).checked_div(step)?;
+    usize::try_from(whole + i128::from(distance.max(0) % step != 0)).ok()
+}
+
+fn steps_of_floats(start: f64, stop: f64, step: f64) -> Option<usize> {
+    let count = ((stop - start) / step).ceil();
+    count.is_finite().then_some(count.max(0.0) as usize)
+}
 
 impl Ordered for bool {}
 
@@ -138,7 +148,7 @@ impl<T: Element> Array<T> {
     }
 }
 
-impl<T: Real> Array<T> {
+impl<T: Ordered> Array<T> {
     /// Whether elements are less than the others.
     #[track_caller]
     pub fn lt(&self, other: impl Into<Array<T>>) -> Array<bool> {
@@ -234,7 +244,7 @@ fn broadcast(of: &[Arc<Node>]) -> Result<Grid, String> {
         }
         axes.push(chosen);
     }
-    Ok(Grid::new(axes))
+    Grid::of_bounds(axes)
 }
 
 /// An operator between arrays, references to them, and numbers on the right.

@@ -2,29 +2,28 @@
 //!
 //! Files are described and created in [`storage`](crate::collections::storage); here are the calls. Blocks are whole
 //! chunks of the file and a few tens of MiB, so that a task is worth its while and a worker holds many. A file that
-//! changes is another file: its time and length are among the arguments of the tasks that read it.
+//! changes is another file: its stamp is among the arguments of the tasks that read it.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{self, PathBuf};
 use std::sync::Arc;
 
 use super::Array;
 use super::graph::grid::Grid;
 use super::graph::node::{BlockPlace, Kind, Node};
-use super::graph::plan::Planner;
+use super::graph::plan::{Planner, planned};
 use crate::client::call::Input;
 use crate::client::future::Future;
 use crate::client::{Call, Client, Error};
 use crate::collections::Lazy;
-use crate::collections::storage::{ArrayFile, Draft, StorageError, StoredArray, WriteOptions, Writers};
+use crate::collections::storage::{
+    ArrayFile, Draft, Stamp, StorageError, StoredArray, WriteOptions, Writers,
+};
 use crate::model::block::Block;
 use crate::model::numbers::{Dtype, Element, NumbersMut};
 
 /// Blocks of files have about this many bytes.
 const BLOCK_BYTES: usize = 32 << 20;
-
-/// When a file was changed last (seconds and nanoseconds), and its length.
-type Stamp = (i64, i64, u64);
 
 impl<T: Element> Array<T> {
     /// An array in a `.npy` file, read by the tasks that need it; see [`from_file`](Self::from_file).
@@ -49,7 +48,8 @@ impl<T: Element> Array<T> {
     ///
     /// Only the description is read at once, here. The blocks are read by tasks, on the workers, so the file must have
     /// this name there as well: a path without `/` at its start is one below the directory of this program. It must
-    /// stay as it is while arrays are made of it.
+    /// stay as it is while arrays are made of it. An array that is made after a change reads what is there then; of a Zarr
+    /// array each call reads anew what it needs, also if nothing has changed.
     ///
     /// ```
     /// use dcluster::collections::storage::{ArrayFile, WriteOptions};
@@ -113,10 +113,9 @@ impl<T: Element> Lazy for ToFile<T> {
     type Output = u64;
 
     fn compute_on<M>(&self, client: &Client) -> Future<u64, M> {
-        let planned = self.array.node.clone().map_err(|reason| reason.to_string());
-        let node = match planned.and_then(|node| Ok(node.cut(self.grid(&node)?))) {
+        let node = match self.cut() {
             Ok(node) => node,
-            Err(reason) => return client.failed("array", Error::Expression(reason.into())),
+            Err(reason) => return client.failed("array", Error::Expression(reason)),
         };
         let mut options = self.options.clone();
         if matches!(self.file, ArrayFile::Zarr { .. }) && options.chunks.is_none() {
@@ -125,12 +124,12 @@ impl<T: Element> Lazy for ToFile<T> {
 
         let draft = client.submit(create::call(&self.file, T::DTYPE, node.shape.to_vec(), options));
         let submit = |call| client.submit(call).input();
-        let blocks = Planner::new(client, &submit).spread(&node);
+        let blocks = planned(&node, || Planner::new(client, &submit).spread(&node));
         let in_turn = self.file.writers(&self.options) == Writers::One;
         let mut written: Vec<Future<u64>> = Vec::with_capacity(blocks.len());
         for (block, input) in blocks.iter().enumerate() {
             let after = written.last().filter(|_| in_turn);
-            let call = write_call(T::DTYPE, &draft, node.place(block).start, input, after);
+            let call = write_call(T::DTYPE, &draft, &node.place(block), input, after);
             written.push(client.submit(call.untyped()));
         }
         client.submit_as(finish::call(&draft, &written))
@@ -143,15 +142,21 @@ impl<T: Element> Lazy for ToFile<T> {
 }
 
 impl<T: Element> ToFile<T> {
+    /// The array as it is cut to be written, or why it cannot be.
+    fn cut(&self) -> Result<Arc<Node>, Arc<str>> {
+        let node = self.array.node.clone()?;
+        self.options.check(&self.file, &node.shape).map_err(|error| error.to_string())?;
+        Ok(node.cut(self.grid(&node)?))
+    }
+
     /// How the array is cut to be written: as it is, unless two blocks would share a chunk of the file.
     fn grid(&self, node: &Node) -> Result<Grid, String> {
         let has_chunks = !matches!(self.file, ArrayFile::Npy { .. });
         match &self.options.chunks {
             Some(chunks) if has_chunks => {
-                let fits = chunks.len() == node.shape.len()
-                    && node.grid.axes().iter().zip(chunks).all(|(bounds, chunk)| {
-                        bounds[..bounds.len() - 1].iter().all(|bound| bound.checked_rem(*chunk) == Some(0))
-                    });
+                let fits = node.grid.axes().iter().zip(chunks).all(|(bounds, chunk)| {
+                    bounds[..bounds.len() - 1].iter().all(|bound| bound.is_multiple_of(*chunk))
+                });
                 match fits {
                     true => Ok(node.grid.clone()),
                     false => {
@@ -182,10 +187,14 @@ fn opened(file: &ArrayFile, dtype: Dtype, chunk: Option<&[usize]>) -> Result<Arc
         return Err(StorageError::WrongDtype { file, there, asked: dtype }.to_string());
     }
     let shape = stored.shape();
-    let chunk = chunk.map_or_else(|| block_shape(shape, stored.chunks(), dtype.size()), <[usize]>::to_vec);
+    let chunk = match (chunk, stored.is_column_major()) {
+        (Some(chunk), _) => chunk.to_vec(),
+        (None, false) => block_shape(shape, stored.chunks(), dtype.size()),
+        (None, true) => reversed(&block_shape(&reversed(shape), None, dtype.size())),
+    };
     let grid = Grid::regular(shape, &chunk)?;
-    let stamp = stamp(&file).map_err(|error| error.to_string())?;
-    let call = move |place: &BlockPlace| read_call(dtype, &file, stamp, place);
+    let stamp = stored.stamp().map_err(|error| error.to_string())?;
+    let call = move |place: &BlockPlace| read_call(dtype, &file, &stamp, place);
     Ok(Node::new(dtype, grid, Kind::Called(Arc::new(call))))
 }
 
@@ -204,6 +213,10 @@ fn block_shape(shape: &[usize], chunks: Option<&[usize]>, element_bytes: usize) 
     block
 }
 
+fn reversed(lengths: &[usize]) -> Vec<usize> {
+    lengths.iter().rev().copied().collect()
+}
+
 /// The largest extent of a chunk along each axis.
 fn chunk_of(grid: &Grid) -> Vec<usize> {
     let largest =
@@ -213,21 +226,12 @@ fn chunk_of(grid: &Grid) -> Vec<usize> {
 
 /// The same file, whatever directory a worker is in.
 fn absolute(file: &ArrayFile) -> ArrayFile {
-    let path = std::path::absolute(file.path()).unwrap_or_else(|_| file.path().to_owned());
+    let path = path::absolute(file.path()).unwrap_or_else(|_| file.path().to_owned());
     match file {
         ArrayFile::Npy { .. } => ArrayFile::npy(path),
         ArrayFile::Hdf5 { dataset, .. } => ArrayFile::hdf5(path, dataset),
         ArrayFile::Zarr { .. } => ArrayFile::zarr(path),
     }
-}
-
-fn stamp(file: &ArrayFile) -> Result<Stamp, StorageError> {
-    let metadata = std::fs::metadata(file.path()).map_err(|source| StorageError::Io {
-        step: "look at",
-        file: file.path().to_owned(),
-        source,
-    })?;
-    Ok((metadata.mtime(), metadata.mtime_nsec(), metadata.len()))
 }
 
 /// Makes the draft, on a worker: it is there that the file system must have it.
@@ -250,7 +254,7 @@ fn finish(draft: &Draft, written: Vec<u64>) -> Result<u64, StorageError> {
         let file = draft.target().path().to_owned();
         return Err(StorageError::Incomplete { file, bytes_expected, bytes });
     }
-    draft.finish()?;
+    draft.finish().inspect_err(|_| draft.abandon())?;
     Ok(bytes)
 }
 
@@ -263,8 +267,15 @@ fn read_part<T: Element>(file: &ArrayFile, place: &BlockPlace) -> Result<Block<T
 
 /// The bytes that were written. A part that cannot be written is the end of the draft; those that find it gone say
 /// nothing, so that the error is the first one's.
-fn write_part<T: Element>(draft: &Draft, start: &[usize], block: &Block<T>) -> Result<u64, StorageError> {
-    let written = draft.write(&ranges(start, block.shape()), block.numbers());
+fn write_part<T: Element>(draft: &Draft, place: &BlockPlace, block: &Block<T>) -> Result<u64, StorageError> {
+    let written = match block.shape() == place.shape {
+        true => draft.write(&ranges(&place.start, &place.shape), block.numbers()),
+        false => Err(StorageError::WrongBlock {
+            file: draft.target().path().to_owned(),
+            expected: place.shape.clone(),
+            there: block.shape().to_vec(),
+        }),
+    };
     if draft.is_abandoned() {
         draft.abandon(); // what was written meanwhile
         return Ok(0);
@@ -276,7 +287,7 @@ fn write_part<T: Element>(draft: &Draft, start: &[usize], block: &Block<T>) -> R
     Ok(size_of_val::<[T]>(block.numbers()) as u64)
 }
 
-fn ranges(start: &[usize], shape: &[usize]) -> Vec<std::ops::Range<usize>> {
+fn ranges(start: &[usize], shape: &[usize]) -> Vec<Range<usize>> {
     start.iter().zip(shape).map(|(start, length)| *start..start + length).collect()
 }
 
@@ -289,36 +300,36 @@ macro_rules! tasks {
 
                 #[dcluster::task]
                 pub(super) fn read(
-                    file: ArrayFile, _stamp: Stamp, start: Vec<usize>, shape: Vec<usize>,
+                    file: ArrayFile, _stamp: Stamp, place: BlockPlace,
                 ) -> Result<Block<$element>, String> {
-                    read_part(&file, &BlockPlace { index: Vec::new(), start, shape })
+                    read_part(&file, &place)
                 }
 
                 #[dcluster::task(impure)]
                 pub(super) fn write(
-                    draft: &Draft, start: Vec<usize>, block: &Block<$element>,
+                    draft: &Draft, place: BlockPlace, block: &Block<$element>,
                 ) -> Result<u64, StorageError> {
-                    write_part(draft, &start, block)
+                    write_part(draft, &place, block)
                 }
 
                 #[dcluster::task(impure)]
                 pub(super) fn write_after(
-                    draft: &Draft, start: Vec<usize>, block: &Block<$element>, _before: u64,
+                    draft: &Draft, place: BlockPlace, block: &Block<$element>, _before: u64,
                 ) -> Result<u64, StorageError> {
-                    write_part(draft, &start, block)
+                    write_part(draft, &place, block)
                 }
             }
         )*
 
-        fn read_call(dtype: Dtype, file: &ArrayFile, stamp: Stamp, place: &BlockPlace) -> Call<()> {
+        fn read_call(dtype: Dtype, file: &ArrayFile, stamp: &Stamp, place: &BlockPlace) -> Call<()> {
             match dtype {
-                $(Dtype::$dtype => $module::read::call(file, stamp, &place.start, &place.shape).untyped(),)*
+                $(Dtype::$dtype => $module::read::call(file, stamp, place).untyped(),)*
             }
         }
 
         /// `after`: what must be written before.
         fn write_call(
-            dtype: Dtype, draft: &Future<Draft>, start: Vec<usize>, block: &Input, after: Option<&Future<u64>>,
+            dtype: Dtype, draft: &Future<Draft>, place: &BlockPlace, block: &Input, after: Option<&Future<u64>>,
         ) -> Call<()> {
             match dtype {
                 $(Dtype::$dtype => {
@@ -326,8 +337,8 @@ macro_rules! tasks {
                         unreachable!("inputs of a plan are futures of its client")
                     };
                     match after {
-                        Some(after) => $module::write_after::call(draft, start, &block, after).untyped(),
-                        None => $module::write::call(draft, start, &block).untyped(),
+                        Some(after) => $module::write_after::call(draft, place, &block, after).untyped(),
+                        None => $module::write::call(draft, place, &block).untyped(),
                     }
                 })*
             }

@@ -133,6 +133,14 @@ functions! { ComplexNumber:
     csqrt Sqrt;
     /// e to its power.
     cexp Exp;
+    /// The natural logarithm, with an imaginary part in [-π, π].
+    cln Ln;
+    /// The sine.
+    csin Sin;
+    /// The cosine.
+    ccos Cos;
+    /// One over it.
+    crecip Recip;
 }
 
 /// [`Complex64`].

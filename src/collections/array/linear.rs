@@ -12,8 +12,8 @@ use super::shape::reshaped;
 impl<T: Number> Array<T> {
     /// The matrix product of two arrays with one or two axes; a vector is a row on the left and a column on the right.
     ///
-    /// A block of the result is one task, which adds up the products of a row of blocks and a column of blocks with
-    /// the kernel of the `matrixmultiply` crate. Transposed arrays are read as they are.
+    /// A block of the result is made of a row of blocks and a column of blocks, with the kernel of the `matrixmultiply`
+    /// crate: a task adds up eight products, and more of them go up a tree. Transposed arrays are read as they are.
     ///
     /// ```
     /// use dcluster::collections::Array;
@@ -76,7 +76,7 @@ fn product(left: &Arc<Node>, right: &Arc<Node>) -> Result<Arc<Node>, String> {
         let (a, b) = (&left.shape[..], &right.shape[..]);
         return Err(format!("matrices of shapes {a:?} and {b:?} have no product: {} is not {}", a[1], b[0]));
     }
-    let grid = Grid::new(vec![left.grid.axis(0).clone(), right.grid.axis(1).clone()]);
+    let grid = Grid::of_bounds(vec![left.grid.axis(0).clone(), right.grid.axis(1).clone()])?;
     Ok(Node::new(left.dtype, grid, Kind::Product { left: left.clone(), right: right.clone() }))
 }
 

@@ -33,11 +33,12 @@
 //! | products | [`matmul`](Array::matmul), [`dot`](Array::dot), [`tensordot`](Array::tensordot), [`norm`](Array::norm) |
 //! | own tasks | [`map_blocks`](Array::map_blocks), [`zip_blocks`](Array::zip_blocks), [`map_overlap`](Array::map_overlap) |
 //!
-//! Shapes are broadcast and NaN is treated as NumPy does; integers wrap around. What differs: `/` and `%` of integers
-//! are Rust's (a zero divisor gives 0), sums and products of integers are `i64`, those of `f32` are computed as `f64`,
+//! Shapes are broadcast and NaN is treated as NumPy does; integers wrap around. What differs: `/` of integers and `%` of
+//! all numbers are Rust's (cut off towards zero, so that a remainder has the sign of the dividend, as `fmod` gives it; an
+//! integer divided by 0 gives 0), sums and products of integers are `i64`, those of `f32` are computed as `f64`,
 //! conversions are Rust's `as`, comparisons, variances and extremes are for types with an order, and products of
-//! matrices for one or two axes of numbers. Sums go up a tree whose shape depends on the chunks alone, so a result is the same to the
-//! last bit whatever workers computed it.
+//! matrices for one or two axes of numbers. Sums go up a tree whose shape depends on the chunks alone, so a result is the
+//! same to the last bit whatever workers computed it.
 //!
 //! # Mistakes
 //!
@@ -73,7 +74,7 @@ use crate::client::{Client, Error};
 use crate::model::block::Block;
 use crate::model::numbers::Element;
 use graph::node::{Kind, Node};
-use graph::plan::Planner;
+use graph::plan::{Planner, planned};
 
 pub use elementwise::{Bits, Float, Number, Numeric, Ordered, Real};
 pub use file::ToFile;
@@ -82,6 +83,10 @@ pub use graph::node::BlockPlace;
 pub use overlap::Boundary;
 pub use reduce::Axes;
 pub use select::Selection;
+
+/// More operations one on the other than this are not planned: a task runs them all on a strip of its block, and each
+/// has a strip.
+const DEPTH_MAX: usize = 4096;
 
 /// A chunked n-dimensional array, computed when a client is asked to.
 ///
@@ -128,8 +133,8 @@ impl<T: Element> Array<T> {
     /// The futures of the blocks of a persisted array, row by row; none of any other.
     pub fn blocks(&self) -> Vec<Future<Block<T>>> {
         match self.node.as_deref() {
-            Ok(Node { kind: Kind::Held(inputs), .. }) => {
-                inputs.iter().filter_map(Future::from_input).collect()
+            Ok(Node { kind: Kind::Held { blocks, .. }, .. }) => {
+                blocks.iter().filter_map(Future::from_input).collect()
             }
             _ => Vec::new(),
         }
@@ -155,6 +160,12 @@ impl<T: Element> Array<T> {
     #[track_caller]
     fn try_of(node: Result<Arc<Node>, String>) -> Self {
         let place = Location::caller();
+        let node = node.and_then(|node| match node.depth {
+            ..=DEPTH_MAX => Ok(node),
+            _ => Err(format!(
+                "an expression of more than {DEPTH_MAX} operations one on the other: persist it now and then"
+            )),
+        });
         let node =
             node.map_err(|reason| Arc::from(format!("{reason} (at {}:{})", place.file(), place.line())));
         Self { node, element: PhantomData }
@@ -199,7 +210,8 @@ impl<T: Element> Lazy for Array<T> {
         let outcome = match &self.node {
             Ok(node) => {
                 let submit = |call| client.submit_as::<(), M>(call).input();
-                Future::from_input(&Planner::new(client, &submit).assembled(node))
+                let whole = planned(node, || Planner::new(client, &submit).assembled(node));
+                Future::from_input(&whole)
             }
             Err(reason) => return client.failed("array", Error::Expression(reason.clone())),
         };
@@ -211,8 +223,9 @@ impl<T: Element> Lazy for Array<T> {
     fn persist_on(&self, client: &Client) -> Self {
         let Ok(node) = &self.node else { return self.clone() };
         let submit = |call| client.submit(call).input();
-        let blocks = Planner::new(client, &submit).spread(node);
-        Self::of(Node::new(node.dtype, node.grid.clone(), Kind::Held(blocks)))
+        let blocks = planned(node, || Planner::new(client, &submit).spread(node));
+        let kind = Kind::Held { blocks, shapes: node.shapes };
+        Self::of(Node::new(node.dtype, node.grid.clone(), kind))
     }
 }
 

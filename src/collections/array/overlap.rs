@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use super::Array;
-use super::elementwise::Number;
 use super::graph::grid::Grid;
 use super::graph::node::{Kind, MappedCall, Node, Overlapped};
 use crate::client::Call;
 use crate::client::future::Future;
 use crate::model::block::{Block, Shape};
-use crate::model::numbers::Element;
+use crate::model::numbers::{Dtype, Element};
 
 /// What is beyond the edge of an array.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -87,7 +86,7 @@ impl<T: Element> Array<T> {
     }
 }
 
-impl<T: Number> Array<T> {
+impl<T: Element> Array<T> {
     /// Runs the user's task on each block with a margin of `depth` elements along each axis, taken from the neighbours
     /// and, at the edges of the array, from what the boundary says. The task returns the block without the margin.
     ///
@@ -171,12 +170,7 @@ impl<T: Number> Array<T> {
     }
 }
 
-fn mapped(
-    dtype: crate::model::numbers::Dtype,
-    grid: Grid,
-    of: Vec<Overlapped>,
-    call: MappedCall,
-) -> Arc<Node> {
+fn mapped(dtype: Dtype, grid: Grid, of: Vec<Overlapped>, call: MappedCall) -> Arc<Node> {
     Node::new(dtype, grid, Kind::Mapped { of, call })
 }
 

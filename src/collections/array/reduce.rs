@@ -6,12 +6,12 @@ use num_complex::Complex64;
 use smallvec::{SmallVec, smallvec};
 
 use super::Array;
-use super::elementwise::{Float, Numeric, Ordered, Real, cast};
+use super::elementwise::{Numeric, Ordered, Real, apply, cast};
 use super::graph::grid::{Bounds, Grid, whole};
 use super::graph::node::{Kind, Node};
 use super::graph::window::Run;
 use super::select::{axis_of, without};
-use super::task::ops::{Binary, Op, Unary};
+use super::task::ops::{Binary, Op, Part, Unary};
 use super::task::program::{Extreme, dense_strides};
 use crate::model::numbers::{Dtype, Element};
 
@@ -162,24 +162,23 @@ impl<T: Ordered> Array<T> {
             filled(of, axes, "maximum")?;
             folded(of, Binary::Maximum, axes)
         };
-        /// The mean of the squared differences from the mean: the variance of a population. (That of complex numbers is
-        /// the sum of those of their parts.)
+        /// The mean of the squared differences from the mean: the variance of a population.
         var var_axis -> T::Mean, |of: &Arc<Node>, axes: Option<&[isize]>| variance::<T>(of, axes, 0.0);
         /// The square root of the variance.
         std std_axis -> T::Mean, |of: &Arc<Node>, axes: Option<&[isize]>| deviation::<T>(of, axes, 0.0);
     }
 
-    /// The variance along axes (all of them without any), where the sum of squared differences is divided by the
-    /// number of elements less `ddof`: 1 for a sample.
+    /// The variance along axes, where the sum of squared differences is divided by the number of elements less `ddof`: 1
+    /// for a sample.
     #[track_caller]
-    pub fn var_ddof(&self, axes: &[isize], ddof: f64) -> Array<T::Mean> {
-        self.then(|of| variance::<T>(of, (!axes.is_empty()).then_some(axes), ddof))
+    pub fn var_ddof(&self, axes: impl Axes, ddof: f64) -> Array<T::Mean> {
+        self.then(|of| variance::<T>(of, Some(&axes.numbers()), ddof))
     }
 
     /// The square root of [`var_ddof`](Self::var_ddof).
     #[track_caller]
-    pub fn std_ddof(&self, axes: &[isize], ddof: f64) -> Array<T::Mean> {
-        self.then(|of| deviation::<T>(of, (!axes.is_empty()).then_some(axes), ddof))
+    pub fn std_ddof(&self, axes: impl Axes, ddof: f64) -> Array<T::Mean> {
+        self.then(|of| deviation::<T>(of, Some(&axes.numbers()), ddof))
     }
 
     /// The place of the smallest element, counted by rows: the first one; that of a NaN if there is one.
@@ -235,20 +234,41 @@ impl<T: Element> Array<T> {
     }
 }
 
-impl<T: Float> Array<T> {
+impl<T: Real> Array<T> {
     /// The square root of the sum of squares.
     #[track_caller]
-    pub fn norm(&self) -> Array<T> {
-        // The squares are summed as f64, so that those of an f32 stay finite.
+    pub fn norm(&self) -> Array<T::Mean> {
+        // The squares are summed as f64, so that those of an f32 stay finite, and those of an integer do not wrap.
         self.then(|of| {
             let wide = Array::<f64>::of(cast(of, Dtype::F64)?);
             let norm = wide.square().sum().sqrt().node.map_err(|reason| reason.to_string())?;
-            cast(&norm, T::DTYPE)
+            cast(&norm, T::Mean::DTYPE)
         })
     }
 }
 
 impl Array<Complex64> {
+    reductions! {
+        /// The mean of the squared distances from the mean: the sum of the variances of the parts.
+        var var_axis -> f64, |of: &Arc<Node>, axes: Option<&[isize]>| {
+            let parts = [Part::Real, Part::Imaginary].map(|part| {
+                let part = apply(Dtype::F64, Op::Part(part), smallvec![of.clone()])?;
+                variance_f64(&part, axes, 0.0)
+            });
+            let [re, im] = parts;
+            apply(Dtype::F64, Op::Binary(Binary::Add), smallvec![re?, im?])
+        };
+        /// The square root of the variance.
+        std std_axis -> f64, |of: &Arc<Node>, axes: Option<&[isize]>| {
+            let of = Array::<Complex64>::of(of.clone());
+            let variance = match axes {
+                None => of.var(),
+                Some(axes) => of.var_axis(axes),
+            };
+            variance.sqrt().node.map_err(|reason| reason.to_string())
+        };
+    }
+
     /// The square root of the sum of squared magnitudes.
     #[track_caller]
     pub fn norm_complex(&self) -> Array<f64> {
@@ -267,7 +287,7 @@ fn variance<T: Numeric>(of: &Arc<Node>, axes: Option<&[isize]>, ddof: f64) -> Re
 
 fn deviation<T: Numeric>(of: &Arc<Node>, axes: Option<&[isize]>, ddof: f64) -> Result<Arc<Node>, String> {
     let variance = variance_f64(of, axes, ddof)?;
-    let root = super::elementwise::apply(Dtype::F64, Op::Unary(Unary::Sqrt), smallvec![variance])?;
+    let root = apply(Dtype::F64, Op::Unary(Unary::Sqrt), smallvec![variance])?;
     cast(&root, T::Mean::DTYPE)
 }
 

@@ -1,5 +1,8 @@
 //! Selections: slices, single indices, other orders of the axes. None of them is a task of its own.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use ndarray::{Dimension, SliceInfo, SliceInfoElem};
 use smallvec::SmallVec;
 
@@ -8,7 +11,6 @@ use super::graph::grid::{Grid, whole};
 use super::graph::node::Node;
 use super::graph::window::{Run, selected_bounds};
 use crate::model::numbers::Element;
-use std::sync::Arc;
 
 /// What [`Array::slice`] takes: `s![…]`, or its elements one by one.
 pub trait Selection {
@@ -71,12 +73,13 @@ impl<T: Element> Array<T> {
         })
     }
 
-    /// A range along an axis.
+    /// A range along an axis, cut to its extent.
     #[track_caller]
-    pub fn slice_axis(&self, axis: isize, range: std::ops::Range<usize>) -> Self {
+    pub fn slice_axis(&self, axis: isize, range: Range<usize>) -> Self {
         self.then(|of| {
             let mut elements = vec![ALL; of.shape.len()];
-            let (start, end) = (range.start as isize, Some(range.end as isize));
+            let bound = |at: usize| at.min(isize::MAX as usize) as isize;
+            let (start, end) = (bound(range.start), Some(bound(range.end)));
             elements[axis_of(of, axis)?] = SliceInfoElem::Slice { start, end, step: 1 };
             sliced(of, &elements)
         })
@@ -103,18 +106,19 @@ impl<T: Element> Array<T> {
 
     /// The axes in this order: axis `k` of the result is axis `order[k]` of this array.
     #[track_caller]
-    pub fn permute(&self, order: impl AsRef<[usize]>) -> Self {
+    pub fn permute(&self, order: impl AsRef<[isize]>) -> Self {
         self.then(|of| {
-            let order = order.as_ref();
-            let mut sorted = order.to_vec();
+            let axes = order.as_ref().iter().map(|axis| axis_of(of, *axis)).collect::<Result<Vec<_>, _>>()?;
+            let mut sorted = axes.clone();
             sorted.sort_unstable();
             if sorted.iter().copied().ne(0..of.shape.len()) {
                 return Err(format!(
-                    "{order:?} does not order {} axes: name each of them once",
+                    "{:?} does not order {} axes: name each of them once",
+                    order.as_ref(),
                     of.shape.len()
                 ));
             }
-            Ok(permuted(of, order))
+            Ok(permuted(of, &axes))
         })
     }
 
@@ -128,13 +132,11 @@ impl<T: Element> Array<T> {
         })
     }
 
-    /// An axis of extent 1 before axis `axis`, or behind the last.
+    /// An axis of extent 1, which is axis `axis` of the result.
     #[track_caller]
-    pub fn insert_axis(&self, axis: usize) -> Self {
+    pub fn insert_axis(&self, axis: isize) -> Self {
         self.then(|of| {
-            if axis > of.shape.len() {
-                return Err(format!("an array of {} axes has no place {axis} for another", of.shape.len()));
-            }
+            let axis = place_of_axis(of, axis)?;
             let mut elements = vec![ALL; of.shape.len()];
             elements.insert(axis, SliceInfoElem::NewAxis);
             sliced(of, &elements)
@@ -160,6 +162,16 @@ pub(super) fn axis_of(node: &Node, axis: isize) -> Result<usize, String> {
     match usize::try_from(counted) {
         Ok(counted) if counted < ndim => Ok(counted),
         _ => Err(format!("axis {axis} is not one of the {ndim} axes of shape {:?}", &node.shape[..])),
+    }
+}
+
+/// The place of an axis among one more than there are.
+pub(super) fn place_of_axis(node: &Node, axis: isize) -> Result<usize, String> {
+    let ndim = node.shape.len();
+    let counted = if axis < 0 { axis + ndim as isize + 1 } else { axis };
+    match usize::try_from(counted) {
+        Ok(counted) if counted <= ndim => Ok(counted),
+        _ => Err(format!("an array of {ndim} axes has no place {axis} for another")),
     }
 }
 

@@ -1,12 +1,15 @@
 //! Other shapes and chunks of the same elements, and arrays put together.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Array;
-use super::graph::grid::{Bounds, Grid, count, whole};
+use super::graph::grid::{Bounds, Grid, whole};
 use super::graph::node::{Kind, Node};
+use super::graph::plan::zero;
 use super::graph::window::Run;
 use super::select::axis_of;
+use crate::model::block::element_count;
 use crate::model::numbers::Element;
 
 impl<T: Element> Array<T> {
@@ -48,7 +51,7 @@ impl<T: Element> Array<T> {
             let fits = skipped.is_some_and(|skipped| {
                 of.shape.iter().zip(&shape[skipped..]).all(|(own, extent)| *own == 1 || own == extent)
             });
-            let (Some(skipped), true, true) = (skipped, fits, count(shape).is_some()) else {
+            let (Some(skipped), true, true) = (skipped, fits, element_count(shape).is_some()) else {
                 return Err(format!("an array of shape {:?} is not broadcast to {shape:?}", &of.shape[..]));
             };
             let mut bounds: Vec<Bounds> = shape.iter().map(|extent| whole(*extent)).collect();
@@ -85,10 +88,11 @@ impl<T: Element> Array<T> {
 
     /// Arrays of one shape along an axis that they do not have.
     #[track_caller]
-    pub fn stack<A: Into<Array<T>>>(arrays: impl IntoIterator<Item = A>, axis: usize) -> Self {
+    pub fn stack<A: Into<Array<T>>>(arrays: impl IntoIterator<Item = A>, axis: isize) -> Self {
         let arrays: Vec<Array<T>> = arrays.into_iter().map(|array| array.into().insert_axis(axis)).collect();
         match Self::nodes(&arrays) {
-            Ok(nodes) => Self::try_of(joined(nodes, axis as isize)),
+            // (Each has the axis by now, and a negative one still counts from the last.)
+            Ok(nodes) => Self::try_of(joined(nodes, axis)),
             Err(first) => first,
         }
     }
@@ -103,7 +107,7 @@ fn joined(of: Vec<Arc<Node>>, axis: isize) -> Result<Arc<Node>, String> {
     let Some(first) = of.first() else { return Err("no arrays are given to be put together".to_owned()) };
     let axis = axis_of(first, axis)?;
     let mut axes = first.grid.axes().to_vec();
-    let mut bounds = vec![0];
+    let mut bounds = vec![0usize];
     for node in &of {
         let others_fit = node.shape.len() == first.shape.len()
             && (0..axes.len()).all(|at| at == axis || node.shape[at] == first.shape[at]);
@@ -114,7 +118,7 @@ fn joined(of: Vec<Arc<Node>>, axis: isize) -> Result<Arc<Node>, String> {
             ));
         }
         let start = bounds[bounds.len() - 1];
-        bounds.extend(node.grid.axis(axis)[1..].iter().map(|bound| start + bound));
+        bounds.extend(node.grid.axis(axis)[1..].iter().map(|bound| start.saturating_add(*bound)));
         for (at, chosen) in axes.iter_mut().enumerate() {
             if at != axis && node.grid.axis(at).len() > chosen.len() {
                 *chosen = node.grid.axis(at).clone();
@@ -127,25 +131,25 @@ fn joined(of: Vec<Arc<Node>>, axis: isize) -> Result<Arc<Node>, String> {
     }
     axes[axis] = bounds.into();
     let dtype = first.dtype;
-    Ok(Node::new(dtype, Grid::new(axes), Kind::Join { of, axis }))
+    Ok(Node::new(dtype, Grid::of_bounds(axes)?, Kind::Join { of, axis }))
 }
 
 /// Axes `from` of the old shape that hold the same elements as axes `to` of the new one.
 struct Group {
-    from: std::ops::Range<usize>,
-    to: std::ops::Range<usize>,
+    from: Range<usize>,
+    to: Range<usize>,
 }
 
 pub(super) fn reshaped(of: &Arc<Node>, shape: &[usize]) -> Result<Arc<Node>, String> {
-    if count(shape) != count(&of.shape) {
+    if element_count(shape) != element_count(&of.shape) {
         return Err(format!(
             "an array of shape {:?} does not have as many elements as {shape:?}",
             &of.shape[..]
         ));
     }
     if of.shape.contains(&0) {
-        let zero = Node::new(of.dtype, Grid::whole(shape), Kind::Fill(super::graph::plan::zero(of.dtype)));
-        return Ok(zero);
+        let empty = Node::new(of.dtype, Grid::whole(shape), Kind::Fill(zero(of.dtype)));
+        return Ok(empty);
     }
     let (mut old, mut new) = (vec![whole(1); of.shape.len()], vec![whole(1); shape.len()]);
     for group in groups(&of.shape, shape) {
@@ -191,7 +195,7 @@ fn cut_group(of: &Node, shape: &[usize], group: &Group, old: &mut [Bounds], new:
         new[axis] = whole(shape[axis]);
     }
     // (Leading axes of extent 1 do not matter; the first other one is cut.)
-    let first_of = |mut axes: std::ops::Range<usize>, shape: &[usize]| axes.find(|axis| shape[*axis] != 1);
+    let first_of = |mut axes: Range<usize>, shape: &[usize]| axes.find(|axis| shape[*axis] != 1);
     let (Some(first), Some(new_first)) =
         (first_of(group.from.clone(), &of.shape), first_of(group.to.clone(), shape))
     else {
@@ -206,9 +210,6 @@ fn cut_group(of: &Node, shape: &[usize], group: &Group, old: &mut [Bounds], new:
         *last = total;
     }
     bounds.dedup();
-    if bounds.iter().any(|bound| bound % rest != 0 || bound % new_rest != 0) {
-        bounds = vec![0, total];
-    }
     old[first] = bounds.iter().map(|bound| bound / rest).collect();
     new[new_first] = bounds.iter().map(|bound| bound / new_rest).collect();
 }

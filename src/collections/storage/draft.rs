@@ -11,6 +11,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde::{Deserialize, Serialize};
 
 use super::flat::{self, ByteOrder, Flat, Order};
@@ -63,6 +64,9 @@ impl Draft {
         if options.existing == Existing::Keep && exists(target_path)? {
             return Err(StorageError::Exists { file: target_path.to_owned() });
         }
+        if target_path.is_dir() && !matches!(target, ArrayFile::Zarr { .. }) {
+            return Err(StorageError::io("replace", target_path)(io::ErrorKind::IsADirectory.into()));
+        }
         options.check(target, shape)?;
         let directory =
             fs::metadata(parent(target_path)).map_err(StorageError::io("create", target_path))?.ino();
@@ -103,16 +107,6 @@ impl Draft {
         match (&self.target, self.layout) {
             (ArrayFile::Hdf5 { .. }, Layout::Library) => Writers::One,
             _ => Writers::Many,
-        }
-    }
-
-    /// The shape of the pieces that must not be written by two at once, if there are any.
-    pub fn chunks(&self) -> Result<Option<Vec<usize>>, StorageError> {
-        match (&self.target, self.layout) {
-            (_, Layout::Flat { .. } | Layout::Chunks) => Ok(None),
-            (ArrayFile::Zarr { .. }, _) => Ok(zarr::open(&self.path)?.chunks),
-            (ArrayFile::Hdf5 { dataset, .. }, _) => Ok(hdf5::open(&self.path, dataset)?.chunks),
-            (ArrayFile::Npy { .. }, _) => Ok(None),
         }
     }
 
@@ -192,7 +186,8 @@ impl Draft {
         is_shared && matches!(is_there, Ok(false))
     }
 
-    /// Gives the whole array its name. All parts must be written by then.
+    /// Gives the whole array its name. All parts must be written by then. Where that fails the draft stays, to be finished
+    /// again or [abandoned](Self::abandon).
     pub fn finish(&self) -> Result<(), StorageError> {
         let target = self.target.path();
         if !exists(&self.path)? && exists(target)? {
@@ -200,13 +195,11 @@ impl Draft {
         }
         let failed = StorageError::io("rename the finished draft to", target);
         match self.existing {
-            Existing::Keep if exists(target)? => {
-                return Err(StorageError::Exists { file: target.to_owned() });
-            }
+            Existing::Keep => self.rename_if_free(target)?,
             Existing::Replace if matches!(self.target, ArrayFile::Zarr { .. }) && exists(target)? => {
                 self.replace_directory(target).map_err(failed)?;
             }
-            _ => fs::rename(&self.path, target).map_err(failed)?,
+            Existing::Replace => fs::rename(&self.path, target).map_err(failed)?,
         }
         let directory = parent(target);
         File::open(directory)
@@ -214,9 +207,23 @@ impl Draft {
             .map_err(StorageError::io("write", directory))
     }
 
+    /// What came to have the name meanwhile keeps it.
+    fn rename_if_free(&self, target: &Path) -> Result<(), StorageError> {
+        let failed = StorageError::io("rename the finished draft to", target);
+        match renameat2(AT_FDCWD, &self.path, AT_FDCWD, target, RenameFlags::RENAME_NOREPLACE) {
+            Ok(()) => Ok(()),
+            Err(nix::Error::EEXIST) => Err(StorageError::Exists { file: target.to_owned() }),
+            // Not every file system can.
+            Err(nix::Error::EINVAL | nix::Error::ENOSYS) if exists(target)? => {
+                Err(StorageError::Exists { file: target.to_owned() })
+            }
+            Err(nix::Error::EINVAL | nix::Error::ENOSYS) => fs::rename(&self.path, target).map_err(failed),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
     /// A directory that is not empty cannot be renamed over: the two change places, or the former steps aside.
     fn replace_directory(&self, target: &Path) -> io::Result<()> {
-        use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
         match renameat2(AT_FDCWD, &self.path, AT_FDCWD, target, RenameFlags::RENAME_EXCHANGE) {
             Ok(()) => remove(&self.path),
             // Not every file system can.

@@ -71,6 +71,14 @@ pub enum StorageError {
         /// The type, as the file names it.
         what: String,
     },
+    /// The chunks of a Zarr array are not all alike.
+    #[error("{} has the chunk grid {grid}, of which no parts are read: write it again with a regular one", file.display())]
+    UnevenChunks {
+        /// The array's directory.
+        file: PathBuf,
+        /// The grid, as Zarr names it.
+        grid: String,
+    },
     /// The part that was asked for is not inside the array.
     #[error("{ranges:?} is not a part of the array in {}, whose shape is {shape:?}", file.display())]
     OutOfBounds {
@@ -90,6 +98,16 @@ pub enum StorageError {
         expected: usize,
         /// The elements of the slice.
         elements: usize,
+    },
+    /// A block that is to be written has another shape than its part of the array.
+    #[error("a block of shape {expected:?} belongs into {}, and one of {there:?} is there: look at the task that makes it", file.display())]
+    WrongBlock {
+        /// The file.
+        file: PathBuf,
+        /// The shape of the part.
+        expected: Vec<usize>,
+        /// The shape of the block.
+        there: Vec<usize>,
     },
     /// A file of this name is there already.
     #[error("{} is there already: remove it, choose another name, or write with Existing::Replace", file.display())]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::StorageError;
 use super::memory::{bytes_of, fill_bytes, swap_words, word_bytes};
-use super::region::{self, Run, runs};
+use super::region::{self, Run, lengths, runs};
 use crate::model::numbers::{Dtype, Element};
 
 /// Runs closer than this are read together, and what lies between them is thrown away: a disk seek, or a round trip
@@ -80,7 +80,7 @@ impl Flat {
                     let (shape, ranges) = (reversed(&self.shape), reversed(ranges));
                     let mut columns = vec![0; bytes.len()];
                     self.read_runs(file, &shape, &ranges, &mut columns)?;
-                    let counts: Vec<usize> = ranges.iter().rev().map(ExactSizeIterator::len).collect();
+                    let counts = reversed(&lengths(&ranges));
                     region::transpose(&columns, bytes, &counts, self.dtype.size());
                 }
             }

@@ -12,6 +12,7 @@
 use std::ffi::{c_uint, c_void};
 use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use hdf5_metno::dataset::{AllocTime, FillTime, Layout as Stored};
@@ -25,7 +26,7 @@ use hdf5_metno_sys::h5p::H5P_DEFAULT;
 use super::draft::Layout;
 use super::flat::{ByteOrder, Flat, Order};
 use super::memory::{bytes_of, fill_bytes};
-use super::region::{copy_part, for_each_chunk};
+use super::region::{copy_part, for_each_chunk, lengths};
 use super::{Compression, Elements, StorageError, StoredArray, WriteOptions, region};
 use crate::model::numbers::{Dtype, Element};
 use packed::{Packed, function};
@@ -63,7 +64,7 @@ impl Reader {
         fill_bytes(into, |bytes| match &self.packed {
             None => self.read_unpacked(ranges, bytes),
             Some(packed) => for_each_chunk(&packed.chunks, ranges, |index, in_chunk, in_part| {
-                let counts: Vec<usize> = ranges.iter().map(ExactSizeIterator::len).collect();
+                let counts = lengths(ranges);
                 if let Some(chunk) = packed.read(&self.path, &self.dataset, index, size)? {
                     copy_part((&chunk, &packed.chunks, in_chunk), (bytes, &counts, in_part), size);
                     return Ok(());
@@ -74,7 +75,7 @@ impl Reader {
                     .zip(in_part)
                     .map(|(range, part)| range.start + part.start..range.start + part.end)
                     .collect();
-                let part_shape: Vec<usize> = in_part.iter().map(ExactSizeIterator::len).collect();
+                let part_shape = lengths(in_part);
                 let whole: Vec<_> = part_shape.iter().map(|&length| 0..length).collect();
                 let mut part = vec![0; region::count(in_part) * size];
                 self.read_unpacked(&ranges, &mut part)?;
@@ -118,8 +119,18 @@ pub(super) fn open(path: &Path, name: &str) -> Result<StoredArray, StorageError>
     let shape = dataset.shape();
     let is_as_in_memory = dataset.dtype().map_err(&failed)? == memory_type;
     let packed = if is_as_in_memory { Packed::of(&dataset) } else { None };
+    let start_byte = dataset.offset();
+    // A link may lead to a dataset of another file, and it is there that its elements have their places.
+    let linked = Some(PathBuf::from(dataset.filename())).filter(|linked| !is_same_file(&file, linked));
+    let is_in_known_files = match dataset.layout() {
+        Stored::Compact | Stored::Chunked => true,
+        Stored::Contiguous => start_byte.is_some(),
+        _ => false,
+    };
+    let files = is_in_known_files.then(|| std::iter::once(path.to_owned()).chain(linked.clone()).collect());
     let mut stored = StoredArray {
         path: path.to_owned(),
+        files,
         dtype,
         shape: shape.clone(),
         chunks: dataset.chunk(),
@@ -128,7 +139,8 @@ pub(super) fn open(path: &Path, name: &str) -> Result<StoredArray, StorageError>
     if is_as_in_memory
         && let Elements::Hdf5(reader) = &stored.elements
         && reader.dataset.layout() == Stored::Contiguous
-        && let Some(start_byte) = reader.dataset.offset()
+        && linked.is_none()
+        && let Some(start_byte) = start_byte
     {
         let path = path.to_owned();
         let flat = Flat {
@@ -143,6 +155,13 @@ pub(super) fn open(path: &Path, name: &str) -> Result<StoredArray, StorageError>
         stored.elements = Elements::Flat(file, flat);
     }
     Ok(stored)
+}
+
+fn is_same_file(file: &File, name: &Path) -> bool {
+    let (opened, named) = (file.metadata(), std::fs::metadata(name));
+    opened.is_ok_and(|opened| {
+        named.is_ok_and(|named| (opened.dev(), opened.ino()) == (named.dev(), named.ino()))
+    })
 }
 
 /// Makes a file with one dataset; how its elements are written.
@@ -249,7 +268,7 @@ fn spaces(dataset: &Dataset, ranges: &[Range<usize>]) -> hdf5_metno::Result<(Dat
         .iter()
         .map(|range| SliceOrIndex::SliceCount { start: range.start, step: 1, count: range.len(), block: 1 })
         .collect::<Vec<_>>();
-    let counts: Vec<usize> = ranges.iter().map(ExactSizeIterator::len).collect();
+    let counts = lengths(ranges);
     let part = match ranges {
         [] => dataset.space()?,
         _ => dataset.space()?.select(Selection::from(Hyperslab::from(slices)))?,

@@ -3,7 +3,7 @@
 //!
 //! [`StoredArray`] is an array that is there, [`Draft`] one that is being written. `memory` shows numbers as bytes and
 //! `region` the arithmetic of parts; `flat` reads and writes elements that lie side by side in a file, which is what
-//! `npy` describes and `hdf5` can ask for; `hdf5` and `zarr` hand everything else to their libraries, except that
+//! `npy` describes and `hdf5` can ask for; `stamp` tells a file from the same one after a change. `hdf5` and `zarr` hand everything else to their libraries, except that
 //! `deflate` unpacks chunks of HDF5 beside it. `absent` stands for those that are not built in.
 //!
 //! ```
@@ -51,6 +51,7 @@ mod memory;
 mod npy;
 mod options;
 mod region;
+mod stamp;
 #[cfg(feature = "zarr")]
 mod zarr;
 
@@ -69,6 +70,7 @@ use absent::{hdf5, placed};
 use flat::Flat;
 #[cfg(feature = "hdf5")]
 use hdf5::placed;
+pub(crate) use stamp::Stamp;
 
 /// The name of an array in a file, whether it is there or not.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -133,6 +135,7 @@ impl ArrayFile {
                 let (opened, flat) = npy::open(file)?;
                 Ok(StoredArray {
                     path: file.clone(),
+                    files: Some(vec![file.clone()]),
                     dtype: flat.dtype,
                     shape: flat.shape.clone(),
                     chunks: None,
@@ -168,6 +171,8 @@ impl fmt::Display for ArrayFile {
 /// An array that is in a file, open for reading.
 pub struct StoredArray {
     path: PathBuf,
+    /// All files that it is in, if they are known and few.
+    files: Option<Vec<PathBuf>>,
     dtype: Dtype,
     shape: Vec<usize>,
     chunks: Option<Vec<usize>>,
@@ -196,6 +201,16 @@ impl StoredArray {
     /// The shape of the pieces in which the file holds it, if it does: parts that are whole chunks read fastest.
     pub fn chunks(&self) -> Option<&[usize]> {
         self.chunks.as_deref()
+    }
+
+    /// Whether the first axis is the one whose elements lie side by side in the file, and not the last.
+    pub(crate) fn is_column_major(&self) -> bool {
+        matches!(&self.elements, Elements::Flat(_, flat) if flat.order == flat::Order::ColumnMajor)
+    }
+
+    /// What tells it from the array that the same name gives after a change.
+    pub(crate) fn stamp(&self) -> Result<Stamp, StorageError> {
+        Stamp::of(self.files.as_deref())
     }
 
     /// Reads the part `ranges` (one for each axis) into row-major memory of exactly that many elements.

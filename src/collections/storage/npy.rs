@@ -4,7 +4,7 @@
 //! either byte order and either order of axes; version 1 (2 for a long header) is written, row-major, little-endian.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::StorageError;
@@ -53,9 +53,7 @@ pub(super) fn header(dtype: Dtype, shape: &[usize]) -> Vec<u8> {
 fn read_header(file: &mut File, path: &Path) -> Result<(String, u64), StorageError> {
     let mut take = |bytes: &mut [u8]| {
         file.read_exact(bytes).map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => {
-                StorageError::malformed(path, "it ends inside its .npy header")
-            }
+            io::ErrorKind::UnexpectedEof => StorageError::malformed(path, "it ends inside its .npy header"),
             _ => StorageError::io("read", path)(error),
         })
     };

@@ -40,7 +40,7 @@ pub enum Existing {
 
 impl WriteOptions {
     /// Whether an array of this shape can be written so.
-    pub(super) fn check(&self, target: &ArrayFile, shape: &[usize]) -> Result<(), StorageError> {
+    pub(crate) fn check(&self, target: &ArrayFile, shape: &[usize]) -> Result<(), StorageError> {
         let bad = |what: String| Err(StorageError::BadOptions { file: target.path().to_owned(), what });
         if let Some(chunks) = &self.chunks
             && (chunks.len() != shape.len() || chunks.contains(&0))

@@ -4,6 +4,13 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::StorageError;
+#[cfg(any(feature = "hdf5", feature = "zarr"))]
+use crate::model::numbers::Dtype;
+
+/// The extent of each range.
+pub(super) fn lengths(ranges: &[Range<usize>]) -> Vec<usize> {
+    ranges.iter().map(ExactSizeIterator::len).collect()
+}
 
 /// How many elements `ranges` hold.
 pub(super) fn count(ranges: &[Range<usize>]) -> usize {
@@ -119,7 +126,7 @@ pub(super) fn runs(shape: &[usize], ranges: &[Range<usize>]) -> Runs {
     Runs {
         next: (count(ranges) > 0).then_some(Run { whole: start, part: 0, length: run_length }),
         index: vec![0; run_axis],
-        counts: ranges[..run_axis].iter().map(ExactSizeIterator::len).collect(),
+        counts: lengths(&ranges[..run_axis]),
         strides,
     }
 }
@@ -156,7 +163,7 @@ impl Iterator for Runs {
 
 /// The shape of chunks of about `bytes`: whole trailing axes, as far as they go.
 #[cfg(any(feature = "hdf5", feature = "zarr"))]
-pub(super) fn chunks_of(dtype: crate::model::numbers::Dtype, shape: &[usize], bytes: usize) -> Vec<usize> {
+pub(super) fn chunks_of(dtype: Dtype, shape: &[usize], bytes: usize) -> Vec<usize> {
     let mut elements = (bytes / dtype.size()).max(1);
     let mut chunks = vec![1; shape.len()];
     for (chunk, &length) in chunks.iter_mut().zip(shape).rev() {

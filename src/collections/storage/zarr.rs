@@ -16,12 +16,15 @@ use zarrs::array::{
 use zarrs::filesystem::FilesystemStore;
 
 use super::memory::{bytes_of, fill_bytes};
-use super::region::{self, copy_part, for_each_chunk};
+use super::region::{self, copy_part, for_each_chunk, lengths};
 use super::{Compression, Elements, StorageError, StoredArray, WriteOptions};
 use crate::model::numbers::{Dtype, Element};
 
 /// Without a chunk shape, arrays are divided into chunks of about this many bytes.
 const CHUNK_BYTES: usize = 4 * 1024 * 1024;
+
+/// Chunk grids whose chunks are all alike, except that those at the far edges may be smaller.
+const EVEN_GRIDS: [&str; 2] = ["regular", "zarrs.regular_bounded"];
 
 type Opened = Array<FilesystemStore>;
 
@@ -67,7 +70,9 @@ pub(super) fn open(directory: &Path) -> Result<StoredArray, StorageError> {
     let shape = array.shape().iter().map(|&length| length as usize).collect::<Vec<_>>();
     let chunks = chunk_shape(directory, &array)?;
     let elements = Elements::Zarr(Box::new(Reader { directory: directory.to_owned(), array }));
-    Ok(StoredArray { path: directory.to_owned(), dtype, shape, chunks: Some(chunks), elements })
+    let path = directory.to_owned();
+    // (A directory has no time that tells of a change inside its files.)
+    Ok(StoredArray { path, files: None, dtype, shape, chunks: Some(chunks), elements })
 }
 
 /// Makes an array of version 3 without chunks in `directory`, which is there and empty.
@@ -134,12 +139,18 @@ fn open_array(directory: &Path) -> Result<Opened, StorageError> {
     std::fs::read_dir(directory).map_err(StorageError::io("open", directory))?;
     let malformed = |what: String| StorageError::malformed(directory, what);
     let store = FilesystemStore::new(directory).map_err(|error| malformed(error.to_string()))?;
-    Array::open(Arc::new(store), "/").map_err(|error| match error {
+    let array = Array::open(Arc::new(store), "/").map_err(|error| match error {
         ArrayCreateError::MissingMetadata => {
             malformed("there is no array in it: neither zarr.json nor .zarray".to_owned())
         }
         other => malformed(other.to_string()),
-    })
+    })?;
+    let grid = array.chunk_grid().name_v3().unwrap_or_default();
+    if !EVEN_GRIDS.contains(&grid.as_ref()) {
+        let (file, grid) = (directory.to_owned(), grid.into_owned());
+        return Err(StorageError::UnevenChunks { file, grid });
+    }
+    Ok(array)
 }
 
 /// The shape of all chunks but those at the far edges.
@@ -169,10 +180,6 @@ fn subset(ranges: &[Range<usize>]) -> ArraySubset {
     ArraySubset::new_with_ranges(
         &ranges.iter().map(|range| range.start as u64..range.end as u64).collect::<Vec<_>>(),
     )
-}
-
-fn lengths(ranges: &[Range<usize>]) -> Vec<usize> {
-    ranges.iter().map(ExactSizeIterator::len).collect()
 }
 
 /// All of an array that has the extents of `ranges`.

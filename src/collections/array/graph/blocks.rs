@@ -3,10 +3,12 @@
 //! Reductions are trees: a task per block, then tasks that put up to [`FAN_IN`] parts together, submitted depth first,
 //! so that a worker goes from the blocks it has loaded to their sum before it loads others.
 
+use std::ops::Range;
+
 use smallvec::{SmallVec, smallvec};
 
-use super::node::{Kind, Node};
-use super::plan::{Draft, Planner};
+use super::node::{GivenBlock, Kind, Node, Shapes};
+use super::plan::{Draft, Planner, View};
 use super::window::{Run, Window};
 use crate::client::Call;
 use crate::client::argument::ArgumentList;
@@ -29,7 +31,7 @@ impl Planner<'_> {
             return input.clone();
         }
         let input = match &node.kind {
-            Kind::Held(inputs) => inputs[block].clone(),
+            Kind::Held { blocks, .. } => blocks[block].clone(),
             Kind::Given(given) => self.given(node, &given[block], block),
             Kind::Scattered(blocks) => blocks[block](self.client, self.part),
             Kind::Called(call) => self.submit(call(&node.place(block))),
@@ -69,54 +71,60 @@ impl Planner<'_> {
     /// A whole array as one block; its own blocks are made by tasks of their own.
     pub(crate) fn assembled(&mut self, node: &Node) -> Input {
         let inputs: Vec<Input> = (0..node.grid.blocks()).map(|block| self.block(node, block)).collect();
-        if let [input] = &inputs[..] {
+        if let ([input], Shapes::Made) = (&inputs[..], node.shapes) {
             return input.clone();
         }
-        let held = Node::new(node.dtype, node.grid.clone(), Kind::Held(inputs));
+        // (A task that only looks whether its input has the right shape hands it on.)
+        let held =
+            Node::new(node.dtype, node.grid.clone(), Kind::Held { blocks: inputs, shapes: Shapes::Made });
         let mut draft = Draft::default();
         let program = self.program(&mut draft, &held, &Window::of_box(&zeros(&node.shape), &node.shape));
         self.task(&ASSEMBLE, draft, Job::Evaluate { program, shape: node.shape.clone() })
     }
 
     /// A part of an array as a block.
-    fn evaluated(&mut self, node: &Node, window: &Window) -> Input {
+    pub(super) fn evaluated(&mut self, node: &Node, window: &Window) -> Input {
         let known = (node.id, window.clone());
         if let Some(input) = self.windows.get(&known) {
             return input.clone();
         }
         let mut draft = Draft::default();
         let program = self.program(&mut draft, node, window);
+        let shape = window.shape.clone();
         let input = match &program.steps[..] {
-            [Step { what: What::Load(load), .. }]
-                if load.of == window.shape && load.at == Affine::dense(&window.shape) =>
-            {
+            [Step { what: What::Load(load), .. }] if load.of == shape && load.at == Affine::dense(&shape) => {
                 draft.sole()
             }
             _ => None,
         };
-        let shape = window.shape.clone();
         let input = input.unwrap_or_else(|| self.task(&BLOCK, draft, Job::Evaluate { program, shape }));
         self.windows.insert(known, input.clone());
         input
     }
 
     /// A part of an array as a view of a block: of the one that there is, or of one that is made for it.
-    fn viewed(&mut self, node: &Node, window: &Window, draft: &mut Draft) -> Load {
-        let mut own = Draft::default();
-        let program = self.program(&mut own, node, window);
-        let kind = InputKind::Block(node.dtype);
-        if let ([Step { what: What::Load(load), .. }], Some(input)) = (&program.steps[..], own.sole()) {
-            return Load { input: draft.input(&input, kind), ..load.clone() };
+    fn viewed(&mut self, node: &Node, window: &Window) -> View {
+        let known = (node.id, window.clone());
+        if let Some(view) = self.views.get(&known) {
+            return view.clone();
         }
-        let input = self.evaluated(node, window);
-        Load { input: draft.input(&input, kind), of: window.shape.clone(), at: Affine::dense(&window.shape) }
+        let mut draft = Draft::default();
+        let program = self.program(&mut draft, node, window);
+        let view = match (&program.steps[..], draft.sole()) {
+            ([Step { what: What::Load(load), .. }], Some(input)) => View::of(input, load),
+            _ => {
+                let shape = window.shape.clone();
+                View::whole(self.task(&BLOCK, draft, Job::Evaluate { program, shape }), &window.shape)
+            }
+        };
+        self.views.insert(known, view.clone());
+        view
     }
 
-    fn given(&mut self, node: &Node, block: &super::node::GivenBlock, number: usize) -> Input {
+    fn given(&mut self, node: &Node, block: &GivenBlock, number: usize) -> Input {
         let shape = node.grid.extent(&node.grid.position(number));
         let load = Load { input: 0, of: shape.clone(), at: Affine::dense(&shape) };
-        let program =
-            Program { shape: shape.clone(), steps: vec![Step { dtype: node.dtype, what: What::Load(load) }] };
+        let program = Program::of_load(node.dtype, shape.clone(), load);
         let mut arguments = ArgumentList::new();
         let inputs = vec![InputKind::Block(node.dtype)];
         arguments.put_value(&Work { inputs, job: Job::Evaluate { program, shape } });
@@ -231,7 +239,7 @@ impl Planner<'_> {
     }
 
     fn running(&mut self, node: &Node, of: &Node, (op, axis): (Binary, usize), block: usize) -> Input {
-        let carry = self.carry(node, of, (op, axis), block);
+        let carry = self.carry((node, of), (op, axis), block);
         let mut draft = Draft::default();
         let program = self.program(&mut draft, of, &block_window(of, block));
         let carried = carry.is_some();
@@ -241,56 +249,115 @@ impl Planner<'_> {
         self.task(&ACCUMULATE, draft, Job::Accumulate { program, op, axis, carried })
     }
 
-    /// The fold of all blocks before one, along an axis.
-    fn carry(&mut self, node: &Node, of: &Node, (op, axis): (Binary, usize), block: usize) -> Option<Input> {
+    /// The fold of all blocks before one, along an axis: of those before the last stretches, and of these. A stretch is
+    /// one block, or [`FAN_IN`] of them, or as many of those, and begins where such a number of blocks ends.
+    fn carry(
+        &mut self,
+        (node, of): (&Node, &Node),
+        (op, axis): (Binary, usize),
+        block: usize,
+    ) -> Option<Input> {
         let mut position = of.grid.position(block);
-        let last = position[axis];
-        let axes: SmallVec<[bool; 4]> = (0..position.len()).map(|at| at == axis).collect();
-        let mut carry: Option<Input> = None;
-        for at in 0..last {
-            position[axis] = at + 1;
-            let number = of.grid.block_at(&position);
-            position[axis] = at;
-            let known = self.carries.get(&(node.id, number)).cloned();
-            carry = Some(known.unwrap_or_else(|| {
-                let before = of.grid.block_at(&position);
-                let mut shape = of.grid.extent(&position);
-                shape[axis] = 1;
-                let fold = self.fold_of(of, op, &axes, before);
-                match carry.take() {
-                    Some(carry) => self.combined(of.dtype, op, &shape, vec![carry, fold]),
-                    None => fold,
-                }
-            }));
-            self.carries.extend(carry.clone().map(|carry| ((node.id, number), carry)));
+        let end = position[axis];
+        if end == 0 {
+            return None;
         }
-        carry
+        if let Some(carry) = self.carries.get(&(node.id, block)) {
+            return Some(carry.clone());
+        }
+        let mut length = 1;
+        while end.is_multiple_of(length * FAN_IN) {
+            length *= FAN_IN;
+        }
+        let start = end / (length * FAN_IN) * (length * FAN_IN);
+        position[axis] = start;
+        let mut parts = Vec::with_capacity(FAN_IN);
+        parts.extend(self.carry((node, of), (op, axis), of.grid.block_at(&position)));
+        for from in (start..end).step_by(length) {
+            position[axis] = from;
+            parts.push(self.stretch((node, of), (op, axis), &position, length));
+        }
+        let carry = self.put_together(of, (op, axis), &position, parts);
+        self.carries.insert((node.id, block), carry.clone());
+        Some(carry)
     }
 
+    /// The fold of `length` blocks along an axis, from one on.
+    fn stretch(
+        &mut self,
+        (node, of): (&Node, &Node),
+        (op, axis): (Binary, usize),
+        first: &[usize],
+        length: usize,
+    ) -> Input {
+        let known = (node.id, of.grid.block_at(first), length);
+        if let Some(fold) = self.stretches.get(&known) {
+            return fold.clone();
+        }
+        let fold = if length == 1 {
+            let axes: SmallVec<[bool; 4]> = (0..first.len()).map(|at| at == axis).collect();
+            self.fold_of(of, op, &axes, of.grid.block_at(first))
+        } else {
+            let mut position = Shape::from_slice(first);
+            let mut parts = Vec::with_capacity(FAN_IN);
+            for _ in 0..FAN_IN {
+                parts.push(self.stretch((node, of), (op, axis), &position, length / FAN_IN));
+                position[axis] += length / FAN_IN;
+            }
+            self.put_together(of, (op, axis), first, parts)
+        };
+        self.stretches.insert(known, fold.clone());
+        fold
+    }
+
+    /// Folds of blocks that stand along an axis at `position`, as one.
+    fn put_together(
+        &mut self,
+        of: &Node,
+        (op, axis): (Binary, usize),
+        position: &[usize],
+        parts: Vec<Input>,
+    ) -> Input {
+        if let [part] = &parts[..] {
+            return part.clone();
+        }
+        let mut shape = of.grid.extent(position);
+        shape[axis] = 1;
+        self.combined(of.dtype, op, &shape, parts)
+    }
+
+    /// A block of a product: sums of a few terms each, which are added up as those of any reduction are.
     fn product(&mut self, node: &Node, left: &Node, right: &Node, block: usize) -> Input {
         let position = node.grid.position(block);
         let (start, extent) = (node.grid.start(&position), node.grid.extent(&position));
         let (rows, columns) = (extent[0], extent[1]);
-        let mut draft = Draft::default();
-        let mut terms = Vec::new();
-        for inner in left.grid.axis(1).windows(2) {
-            let (from, length) = (inner[0], inner[1] - inner[0]);
-            if rows * columns * length == 0 {
-                continue;
+        let inner: Vec<&[usize]> = left
+            .grid
+            .axis(1)
+            .windows(2)
+            .filter(|bounds| bounds[0] < bounds[1] && rows * columns > 0)
+            .collect();
+        let mut leaf = |planner: &mut Self, at: usize| {
+            let mut draft = Draft::default();
+            let mut terms = Vec::new();
+            for bounds in inner.chunks(FAN_IN).nth(at).unwrap_or_default() {
+                let (from, length) = (bounds[0], bounds[1] - bounds[0]);
+                let left = planner.viewed(left, &Window::of_box(&[start[0], from], &[rows, length]));
+                let right = planner.viewed(right, &Window::of_box(&[from, start[1]], &[length, columns]));
+                let (left, right) = (draft.load(&left, node.dtype), draft.load(&right, node.dtype));
+                terms.push(Term { inner: length, left, right });
             }
-            let left_part =
-                self.viewed(left, &Window::of_box(&[start[0], from], &[rows, length]), &mut draft);
-            let right_part =
-                self.viewed(right, &Window::of_box(&[from, start[1]], &[length, columns]), &mut draft);
-            terms.push(Term { inner: length, left: left_part, right: right_part });
-        }
-        self.task(&MULTIPLY, draft, Job::Multiply { dtype: node.dtype, rows, columns, terms })
+            planner.task(&MULTIPLY, draft, Job::Multiply { dtype: node.dtype, rows, columns, terms })
+        };
+        let combine =
+            |planner: &mut Self, parts: Vec<Input>| planner.combined(node.dtype, Binary::Add, &extent, parts);
+        self.tree(0..inner.len().div_ceil(FAN_IN).max(1), &mut leaf, &combine)
     }
 
     /// A tree over leaves, depth first.
     fn tree(
         &mut self,
-        leaves: std::ops::Range<usize>,
+        leaves: Range<usize>,
         leaf: &mut dyn FnMut(&mut Self, usize) -> Input,
         combine: &dyn Fn(&mut Self, Vec<Input>) -> Input,
     ) -> Input {

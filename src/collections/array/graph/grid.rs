@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::model::block::Shape;
+use crate::model::block::{Shape, element_count};
+
+/// An array of more blocks is a mistake: the bounds alone would fill the client's memory.
+const BLOCKS_MAX: usize = 1 << 24;
 
 /// The bounds of the chunks of each axis, from 0 to the axis's extent.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,10 +35,19 @@ impl Grid {
         if chunk.contains(&0) {
             return Err(format!("chunks of shape {chunk:?} are empty: give extents of at least 1"));
         }
-        if count(shape).is_none() {
-            return Err(format!("an array of shape {shape:?} has more elements than can be numbered"));
-        }
+        let counts = shape.iter().zip(chunk).map(|(extent, chunk)| extent.div_ceil(*chunk).max(1));
+        check(shape, counts)?;
         Ok(Self::new(shape.iter().zip(chunk).map(|(extent, chunk)| regular(*extent, *chunk)).collect()))
+    }
+
+    /// Chunks with these bounds.
+    ///
+    /// # Errors
+    /// If there are more elements or blocks than an array has.
+    pub(crate) fn of_bounds(axes: Vec<Bounds>) -> Result<Self, String> {
+        let grid = Self::new(axes);
+        check(&grid.shape(), grid.counts())?;
+        Ok(grid)
     }
 
     /// One chunk.
@@ -107,10 +119,21 @@ pub(crate) fn whole(extent: usize) -> Bounds {
     Arc::new([0, extent])
 }
 
-/// The number of elements of a shape, if it is one that an `i64` can hold.
-pub(crate) fn count(shape: &[usize]) -> Option<usize> {
-    let product = shape.iter().try_fold(1usize, |count, extent| count.checked_mul(*extent))?;
-    i64::try_from(product).ok().map(|_| product)
+/// Whether an array has such a shape, and so many blocks along each axis.
+fn check(shape: &[usize], counts: impl IntoIterator<Item = usize>) -> Result<(), String> {
+    if element_count(shape).is_none() {
+        return Err(format!("an array of shape {shape:?} has more elements than can be numbered"));
+    }
+    let mut blocks = Some(1usize);
+    for count in counts {
+        blocks = blocks.and_then(|blocks| blocks.checked_mul(count));
+    }
+    match blocks {
+        Some(blocks) if blocks <= BLOCKS_MAX => Ok(()),
+        _ => Err(format!(
+            "an array of shape {shape:?} would have more than {BLOCKS_MAX} blocks: cut it into larger chunks"
+        )),
+    }
 }
 
 #[cfg(test)]
@@ -133,5 +156,10 @@ mod tests {
         assert_eq!(Grid::regular(&[0], &[3]).unwrap().blocks(), 1, "an empty array has an empty block");
         assert!(Grid::regular(&[5], &[0]).is_err() && Grid::regular(&[5], &[1, 1]).is_err());
         assert!(Grid::regular(&[usize::MAX], &[1 << 60]).is_err());
+        assert!(Grid::regular(&[1 << 32, 1 << 32, 0], &[1 << 32; 3]).is_err());
+        for (shape, chunk) in [([1 << 60, 1], [1, 1]), ([0, i64::MAX as usize], [1, 1])] {
+            let error = Grid::regular(&shape, &chunk).unwrap_err();
+            assert!(error.contains("cut it into larger chunks"), "{error}");
+        }
     }
 }

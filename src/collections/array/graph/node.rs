@@ -7,10 +7,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use smallvec::SmallVec;
+use serde::{Deserialize, Serialize};
+use smallvec::{SmallVec, smallvec};
 
 use super::grid::Grid;
 use super::window::Run;
+use crate::client::argument::ArgumentList;
 use crate::client::call::Input;
 use crate::client::{Call, Client};
 use crate::collections::array::task::ops::{Binary, Op, Scalar};
@@ -28,6 +30,18 @@ pub(crate) struct Node {
     /// How it is cut if it is made by itself.
     pub(crate) grid: Grid,
     pub(crate) kind: Kind,
+    /// How far below it the last of its operands is.
+    pub(crate) depth: usize,
+    pub(crate) shapes: Shapes,
+}
+
+/// Who says that the blocks of an array have the shapes that its grid gives them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Shapes {
+    /// The tasks of arrays, which see to it.
+    Made,
+    /// A user's task, or the program: nobody has looked yet.
+    Promised,
 }
 
 /// Makes a call from where a block is.
@@ -54,7 +68,7 @@ pub(crate) enum Kind {
 
     // Blocks of their own, each a task:
     /// Blocks that are on the cluster.
-    Held(Vec<Input>),
+    Held { blocks: Vec<Input>, shapes: Shapes },
     /// Small blocks that come with the expression; each an argument that is sent along.
     Given(Vec<GivenBlock>),
     /// Blocks that come with the expression, and go to the workers by themselves.
@@ -80,7 +94,7 @@ pub(crate) enum Kind {
 }
 
 /// A block that comes with the expression: puts itself into a call's arguments.
-pub(crate) type GivenBlock = Arc<dyn Fn(&mut crate::client::argument::ArgumentList) + Send + Sync>;
+pub(crate) type GivenBlock = Arc<dyn Fn(&mut ArgumentList) + Send + Sync>;
 
 /// A block that comes with the expression: scattered as one part of so many, if they lie side by side.
 pub(crate) type ScatteredBlock = Arc<dyn Fn(&Client, Option<(u32, u32)>) -> Input + Send + Sync>;
@@ -94,7 +108,7 @@ pub(crate) struct Overlapped {
 }
 
 /// Where a block is in its array.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockPlace {
     /// The number of the block along each axis.
     pub index: Vec<usize>,
@@ -108,7 +122,20 @@ impl Node {
     pub(crate) fn new(dtype: Dtype, grid: Grid, kind: Kind) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { id, dtype, shape: grid.shape(), grid, kind })
+        let depth = kind.operands().iter().map(|of| of.depth + 1).max().unwrap_or(0);
+        let shapes = match &kind {
+            Kind::Held { shapes, .. } => *shapes,
+            Kind::Called(_) | Kind::Mapped { .. } => Shapes::Promised,
+            // A block may be handed on as it is.
+            Kind::Select { .. } | Kind::Join { .. } => kind
+                .operands()
+                .iter()
+                .map(|of| of.shapes)
+                .find(|shapes| *shapes == Shapes::Promised)
+                .unwrap_or(Shapes::Made),
+            _ => Shapes::Made,
+        };
+        Arc::new(Self { id, dtype, shape: grid.shape(), grid, kind, depth, shapes })
     }
 
     /// A selection of this array.
@@ -133,6 +160,46 @@ impl Node {
             start: self.grid.start(&position).to_vec(),
             shape: self.grid.extent(&position).to_vec(),
             index: position.to_vec(),
+        }
+    }
+}
+
+impl Kind {
+    /// The arrays that it is made of.
+    fn operands(&self) -> SmallVec<[&Arc<Node>; 3]> {
+        match self {
+            Self::Apply { of, .. } => of.iter().collect(),
+            Self::Join { of, .. } => of.iter().collect(),
+            Self::Mapped { of, .. } => of.iter().map(|operand| &operand.of).collect(),
+            Self::Select { of, .. }
+            | Self::Folded { of, .. }
+            | Self::Moments { of, .. }
+            | Self::Best { of, .. }
+            | Self::Histogram { of, .. }
+            | Self::Running { of, .. }
+            | Self::Reshaped(of) => smallvec![of],
+            Self::Product { left, right } => smallvec![left, right],
+            Self::Fill(_)
+            | Self::Index
+            | Self::Random { .. }
+            | Self::Held { .. }
+            | Self::Given(_)
+            | Self::Scattered(_)
+            | Self::Called(_) => SmallVec::new(),
+        }
+    }
+}
+
+/// One after the other: a chain of a hundred thousand operations is deeper than a stack.
+impl Drop for Node {
+    fn drop(&mut self) {
+        let mut rest: Vec<Arc<Self>> = self.kind.operands().into_iter().cloned().collect();
+        self.kind = Kind::Index;
+        while let Some(node) = rest.pop() {
+            if let Some(mut last) = Arc::into_inner(node) {
+                rest.extend(last.kind.operands().into_iter().cloned());
+                last.kind = Kind::Index;
+            }
         }
     }
 }

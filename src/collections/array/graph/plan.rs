@@ -4,8 +4,14 @@
 //! a chain of operations is one task per block and reads each input once. What is used twice in one program is one
 //! step of it; what two tasks use is computed by both, as a pass over memory costs more than the arithmetic. Blocks of
 //! their own are made once per plan ([`super::blocks`]), depth first: a task follows its inputs.
+//!
+//! Where several arrays or blocks meet in one ([`What::Join`]), what is not a view of a block or a few steps becomes a
+//! block first, so that a plan does not grow with each join that stands on another; and of a block of which less than
+//! half is taken, that part is cut out where the block is, so that no more than it travels.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread;
 
 use smallvec::{SmallVec, smallvec};
 
@@ -14,14 +20,22 @@ use super::window::{Segment, Window};
 use crate::client::argument::ArgumentList;
 use crate::client::call::Input;
 use crate::client::{Call, Client};
+use crate::collections::array::task::BLOCK;
 use crate::collections::array::task::ops::Scalar;
 use crate::collections::array::task::program::{
-    InputKind, Job, Load, Part, Program, Step, What, Work, dense_strides,
+    Affine, InputKind, Job, Load, Part, Program, Step, What, Work, dense_strides,
 };
 use crate::model::FutureId;
 use crate::model::block::Shape;
 use crate::model::numbers::{Dtype, for_dtype};
 use crate::registry::TaskDefinition;
+
+/// Smaller blocks travel whole: a task costs more.
+const CUT_BYTES_MIN: usize = 64 << 10;
+
+/// Deeper expressions are planned on a stack of their own, with so many bytes for each operation.
+const DEPTH_ON_STACK_MAX: usize = 32;
+const STACK_BYTES: usize = 32 << 10;
 
 /// A plan under way: what was submitted so far.
 pub(crate) struct Planner<'a> {
@@ -33,8 +47,21 @@ pub(crate) struct Planner<'a> {
     pub(super) blocks: HashMap<(u64, usize), Input>,
     /// Other parts of arrays that were made.
     pub(super) windows: HashMap<(u64, Window), Input>,
+    /// Parts of arrays that are parts of blocks.
+    pub(super) views: HashMap<(u64, Window), View>,
     /// What comes before a block of running folds, by node and number.
     pub(super) carries: HashMap<(u64, usize), Input>,
+    /// Folds of so many blocks along the axis of running folds, from this one on.
+    pub(super) stretches: HashMap<(u64, usize, usize), Input>,
+}
+
+/// A part of a block.
+#[derive(Clone)]
+pub(super) struct View {
+    pub(super) input: Input,
+    /// The block's shape.
+    of: Shape,
+    at: Affine,
 }
 
 /// The inputs of a task under construction.
@@ -70,6 +97,19 @@ impl Draft {
         }
     }
 
+    /// A view of an input of this type.
+    pub(super) fn load(&mut self, view: &View, dtype: Dtype) -> Load {
+        let input = self.input(&view.input, InputKind::Block(dtype));
+        Load { input, of: view.of.clone(), at: view.at.clone() }
+    }
+
+    /// Without the inputs after the first `count`.
+    fn truncate(&mut self, count: usize) {
+        self.inputs.truncate(count);
+        self.kinds.truncate(count);
+        self.numbers.retain(|_, number| (*number as usize) < count);
+    }
+
     /// An input that counts by its position.
     pub(super) fn append(&mut self, input: Input, kind: InputKind) {
         self.inputs.push(input);
@@ -77,10 +117,32 @@ impl Draft {
     }
 }
 
+/// What `plan` makes of an expression.
+pub(crate) fn planned<T: Send>(node: &Node, plan: impl FnOnce() -> T + Send) -> T {
+    if node.depth <= DEPTH_ON_STACK_MAX {
+        return plan();
+    }
+    thread::scope(|scope| {
+        let planner = thread::Builder::new().name("plan".to_owned()).stack_size(node.depth * STACK_BYTES);
+        match planner.spawn_scoped(scope, plan).expect("a thread starts").join() {
+            Ok(made) => made,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
 impl<'a> Planner<'a> {
     pub(crate) fn new(client: &'a Client, submit: &'a dyn Fn(Call<()>) -> Input) -> Self {
-        let (blocks, windows, carries) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { client, submit, part: None, blocks, windows, carries }
+        Self {
+            client,
+            submit,
+            part: None,
+            blocks: HashMap::new(),
+            windows: HashMap::new(),
+            views: HashMap::new(),
+            carries: HashMap::new(),
+            stretches: HashMap::new(),
+        }
     }
 
     pub(super) fn submit(&self, call: Call<()>) -> Input {
@@ -150,7 +212,7 @@ impl<'a> Planner<'a> {
         draft: &mut Draft,
         steps: &mut Steps,
         node: &Node,
-        (of, axis): (&[std::sync::Arc<Node>], usize),
+        (of, axis): (&[Arc<Node>], usize),
         window: &Window,
     ) -> u32 {
         let mut bounds = vec![0];
@@ -169,10 +231,61 @@ impl<'a> Planner<'a> {
             if let [_] = cut[..] {
                 return self.step(draft, steps, &of[segment.chunk], &part);
             }
-            let program = self.program(draft, &of[segment.chunk], &part);
-            parts.push(Part { at: window.place(&segments), program });
+            self.put(draft, &mut parts, window.place(&segments), &of[segment.chunk], &part);
         }
         steps.add(node.dtype, What::Join(parts))
+    }
+
+    /// Adds a part of an array to those of a join, where it is to stand.
+    fn put(&mut self, draft: &mut Draft, parts: &mut Vec<Part>, at: Shape, node: &Node, window: &Window) {
+        let known = (node.id, window.clone());
+        if !self.views.contains_key(&known) {
+            let inputs = draft.inputs.len();
+            let program = self.program(draft, node, window);
+            match &program.steps[..] {
+                [Step { what: What::Load(load), .. }] => {
+                    let input = draft.inputs[load.input as usize].clone();
+                    draft.truncate(inputs);
+                    self.cut(node, window, View::of(input, load));
+                }
+                [Step { what: What::Join(inner), .. }] => {
+                    return parts.extend(inner.iter().map(|part| Part {
+                        at: part.at.iter().zip(&at).map(|(inner, outer)| inner + outer).collect(),
+                        program: part.program.clone(),
+                    }));
+                }
+                steps if steps.iter().all(|step| !matches!(step.what, What::Join(_))) => {
+                    return parts.push(Part { at, program });
+                }
+                _ => {
+                    draft.truncate(inputs);
+                    let input = self.evaluated(node, window);
+                    self.views.insert(known.clone(), View::whole(input, &window.shape));
+                }
+            }
+        }
+        let load = draft.load(&self.views[&known], node.dtype);
+        parts.push(Part { at, program: Program::of_load(node.dtype, window.shape.clone(), load) });
+    }
+
+    /// A part of an array that is a part of a block, from now on as itself if it is small beside the block.
+    fn cut(&mut self, node: &Node, window: &Window, view: View) -> View {
+        let known = (node.id, window.clone());
+        if let Some(view) = self.views.get(&known) {
+            return view.clone();
+        }
+        let [taken, there] = [&window.shape, &view.of].map(|shape| shape.iter().product::<usize>());
+        let view = if there * node.dtype.size() < CUT_BYTES_MIN || taken * 2 >= there {
+            view
+        } else {
+            let mut draft = Draft::default();
+            let load = draft.load(&view, node.dtype);
+            let program = Program::of_load(node.dtype, window.shape.clone(), load);
+            let shape = window.shape.clone();
+            View::whole(self.task(&BLOCK, draft, Job::Evaluate { program, shape }), &window.shape)
+        };
+        self.views.insert(known, view.clone());
+        view
     }
 
     /// A part of an array that has blocks of its own: a view of one, or put together from several.
@@ -180,6 +293,7 @@ impl<'a> Planner<'a> {
         let cuts: Vec<Vec<Segment>> =
             (0..node.shape.len()).map(|axis| window.segments(axis, node.grid.axis(axis))).collect();
         let count = cuts.iter().map(Vec::len).product();
+        let origin = Shape::from_elem(0, node.shape.len());
         let mut parts = Vec::with_capacity(count);
         for number in 0..count {
             let segments = pick(&cuts, number);
@@ -188,15 +302,27 @@ impl<'a> Planner<'a> {
             let input = self.block(node, node.grid.block_at(&position));
             let of = node.grid.extent(&position);
             let at = part.affine(&dense_strides(&of));
-            let load = Load { input: draft.input(&input, InputKind::Block(node.dtype)), of, at };
+            let mut view = View { input, of, at };
             if count == 1 {
-                return steps.add(node.dtype, What::Load(load));
+                return steps.add(node.dtype, What::Load(draft.load(&view, node.dtype)));
             }
-            let step = Step { dtype: node.dtype, what: What::Load(load) };
-            let program = Program { shape: part.shape.clone(), steps: vec![step] };
+            view = self.cut(node, &window.part(&segments, &origin), view);
+            let load = draft.load(&view, node.dtype);
+            let program = Program::of_load(node.dtype, part.shape.clone(), load);
             parts.push(Part { at: window.place(&segments), program });
         }
         steps.add(node.dtype, What::Join(parts))
+    }
+}
+
+impl View {
+    /// All of a block of this shape.
+    pub(super) fn whole(input: Input, shape: &Shape) -> Self {
+        Self { input, of: shape.clone(), at: Affine::dense(shape) }
+    }
+
+    pub(super) fn of(input: Input, load: &Load) -> Self {
+        Self { input, of: load.of.clone(), at: load.at.clone() }
     }
 }
 

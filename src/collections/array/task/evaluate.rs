@@ -9,11 +9,11 @@ use super::kernels::{self, Kernels};
 use super::ops::{Op, Scalar};
 use super::program::{Affine, Load, Part, Program, Step, What};
 use super::random;
-use crate::model::block::{Block, Shape};
-use crate::model::numbers::{Dtype, Numbers, NumbersMut, for_dtype};
+use crate::model::block::{Block, Shape, element_count};
+use crate::model::numbers::{Dtype, Numbers, NumbersMut, for_dtype, same_type};
 
 /// Places of a strip. Strips of a few steps fit in the first or second cache.
-const STRIP: usize = 2048;
+pub(crate) const STRIP: usize = 2048;
 
 /// An input of a task.
 pub(crate) struct Loaded {
@@ -85,12 +85,16 @@ impl<'a> Evaluation<'a> {
     }
 
     /// The result as a block of this shape, which has as many places as the program's. An input that is the result
-    /// already is shared.
+    /// already is shared, unless most of it would be kept for nothing.
     pub(crate) fn block<T: Kernels>(mut self, shape: &[usize]) -> Result<Block<T>, String> {
         let last = self.program.steps.len() - 1;
         if let Source::Direct(loaded, start) = &self.sources[last] {
             let numbers = loaded.numbers::<T>()?;
-            return Block::new(shape, numbers.slice(*start..*start + self.count));
+            let part = *start..*start + self.count;
+            return match self.count * 2 < numbers.len() {
+                true => Block::new(shape, &numbers[part]),
+                false => Block::new(shape, numbers.slice(part)),
+            };
         }
         let mut out = NumbersMut::<T>::for_overwrite(self.count);
         let mut at = 0;
@@ -293,8 +297,7 @@ impl<'a> Evaluation<'a> {
 
 /// The number of places of a shape.
 pub(crate) fn count(shape: &[usize]) -> Result<usize, String> {
-    let product = shape.iter().try_fold(1usize, |count, extent| count.checked_mul(*extent));
-    product.ok_or_else(|| format!("a block of shape {shape:?} does not fit in memory"))
+    element_count(shape).ok_or_else(|| format!("a block of shape {shape:?} does not fit in memory"))
 }
 
 fn join<T: Kernels>(shape: &[usize], parts: &[Part], inputs: &[Loaded]) -> Result<Block<T>, String> {
@@ -431,6 +434,5 @@ fn filled(scalar: Scalar, length: usize) -> Box<dyn Any> {
 
 /// The slice itself, if a `T` is a `U`.
 fn as_type<T: Kernels, U: Kernels>(numbers: &mut [T]) -> Result<&mut [U], String> {
-    crate::model::numbers::same_type(numbers)
-        .ok_or_else(|| format!("a step of {} gives {}", T::DTYPE, U::DTYPE))
+    same_type(numbers).ok_or_else(|| format!("a step of {} gives {}", T::DTYPE, U::DTYPE))
 }

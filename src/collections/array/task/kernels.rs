@@ -129,7 +129,7 @@ macro_rules! integers {
 
                 fn identity(op: Binary) -> Option<Self> {
                     match op {
-                        Binary::Add | Binary::Or => Some(0),
+                        Binary::Add => Some(0),
                         Binary::Mul => Some(1),
                         _ => None,
                     }
@@ -260,7 +260,8 @@ macro_rules! floats {
 
                 #[inline(always)]
                 fn cast_from<T: Kernels>(number: T) -> Self {
-                    number.to_f64() as $number
+                    // (An integer is rounded once, not to an `f64` first.)
+                    if T::INTEGRAL { number.to_i64() as $number } else { number.to_f64() as $number }
                 }
 
                 #[inline(always)]
@@ -296,7 +297,7 @@ impl Kernels for Complex64 {
         match op {
             Unary::Neg => map(x, out, |x| -x),
             Unary::Square => map(x, out, |x| x * x),
-            Unary::Recip => map(x, out, |x| x.inv()),
+            Unary::Recip => map(x, out, |x| quotient(Self::new(1.0, 0.0), x)),
             Unary::Sqrt => map(x, out, Complex64::sqrt),
             Unary::Exp => map(x, out, Complex64::exp),
             Unary::Ln => map(x, out, Complex64::ln),
@@ -312,7 +313,7 @@ impl Kernels for Complex64 {
             Binary::Add => zip(x, y, out, |x, y| x + y),
             Binary::Sub => zip(x, y, out, |x, y| x - y),
             Binary::Mul => zip(x, y, out, |x, y| x * y),
-            Binary::Div => zip(x, y, out, |x, y| x / y),
+            Binary::Div => zip(x, y, out, quotient),
             _ => false,
         }
     }
@@ -373,6 +374,24 @@ impl Kernels for Complex64 {
     const INTEGRAL: bool = false;
 }
 
+/// Smith's quotient (Algorithm 116: complex division. CACM 5, 1962): no square of a part is taken, which would leave the
+/// range of `f64` long before the quotient does. A real divisor divides the parts.
+#[inline]
+fn quotient(x: Complex64, y: Complex64) -> Complex64 {
+    if y.im == 0.0 {
+        let divisor = if y.re == 0.0 { 0.0 } else { y.re };
+        Complex64::new(x.re / divisor, x.im / divisor)
+    } else if y.re.abs() >= y.im.abs() {
+        let ratio = y.im / y.re;
+        let divisor = y.re + y.im * ratio;
+        Complex64::new((x.re + x.im * ratio) / divisor, (x.im - x.re * ratio) / divisor)
+    } else {
+        let ratio = y.re / y.im;
+        let divisor = y.re * ratio + y.im;
+        Complex64::new((x.re * ratio + x.im) / divisor, (x.im * ratio - x.re) / divisor)
+    }
+}
+
 impl Kernels for bool {
     fn unary(op: Unary, x: &[Self], out: &mut [Self]) -> bool {
         match op {
@@ -383,8 +402,8 @@ impl Kernels for bool {
 
     fn binary(op: Binary, x: &[Self], y: &[Self], out: &mut [Self]) -> bool {
         match op {
-            Binary::And | Binary::Minimum | Binary::Mul => zip(x, y, out, |x, y| x & y),
-            Binary::Or | Binary::Maximum | Binary::Add => zip(x, y, out, |x, y| x | y),
+            Binary::And | Binary::Minimum => zip(x, y, out, |x, y| x & y),
+            Binary::Or | Binary::Maximum => zip(x, y, out, |x, y| x | y),
             Binary::Xor => zip(x, y, out, |x, y| x ^ y),
             _ => false,
         }
@@ -400,8 +419,8 @@ impl Kernels for bool {
 
     fn identity(op: Binary) -> Option<Self> {
         match op {
-            Binary::Or | Binary::Add => Some(false),
-            Binary::And | Binary::Mul => Some(true),
+            Binary::Or => Some(false),
+            Binary::And => Some(true),
             _ => None,
         }
     }
@@ -436,4 +455,34 @@ impl Kernels for bool {
     }
 
     const INTEGRAL: bool = true;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quotient_of_complex_numbers_stays_in_range_where_squares_do_not() {
+        let number = Complex64::new;
+        for (x, y, wanted) in [
+            (number(1e200, 1e200), number(1e200, 1e200), number(1.0, 0.0)),
+            (number(1e-200, 0.0), number(0.0, 1e-200), number(0.0, -1.0)),
+            (number(3e300, -6e300), number(3.0, 0.0), number(1e300, -2e300)),
+            (number(f64::INFINITY, 3.0), number(2.0, 0.0), number(f64::INFINITY, 1.5)),
+            (number(1.0, -1.0), number(-0.0, 0.0), number(f64::INFINITY, f64::NEG_INFINITY)),
+        ] {
+            let mut out = [number(0.0, 0.0)];
+            assert!(Complex64::binary(Binary::Div, &[x], &[y], &mut out));
+            assert_eq!(out[0], wanted, "{x} / {y}");
+        }
+    }
+
+    #[test]
+    fn a_large_integer_is_rounded_once() {
+        let number = (1i64 << 54) + (1 << 30) + 1; // above the middle of two `f32`, and on it as an `f64`
+        let mut out = [0.0f32];
+        cast(&[number], &mut out);
+        assert_eq!(out, [number as f32]);
+        assert_ne!(out, [number as f64 as f32]);
+    }
 }

@@ -130,6 +130,13 @@ pub(crate) enum Extreme {
     Largest,
 }
 
+impl Program {
+    /// A view of an input.
+    pub(crate) fn of_load(dtype: Dtype, shape: Shape, load: Load) -> Self {
+        Self { shape, steps: vec![Step { dtype, what: What::Load(load) }] }
+    }
+}
+
 impl Affine {
     /// The row-major map of a block of this shape.
     pub(crate) fn dense(shape: &[usize]) -> Self {

@@ -1,19 +1,20 @@
 //! Runs a task of an array: reads its [`Work`] and its inputs, and makes a value of what comes out.
 
 use std::any::Any;
+use std::sync::Arc;
 
 use ndarray::{ArrayView2, ArrayViewMut2, Ix2, ShapeBuilder};
 use num_complex::Complex64;
 
 use super::best::Best;
-use super::evaluate::{Evaluation, Loaded, check_reach};
+use super::evaluate::{Evaluation, Loaded, STRIP, check_reach};
 use super::fold::{self, Cascade, Moments};
 use super::kernels::Kernels;
 use super::ops::Binary;
-use super::program::{Extreme, InputKind, Job, Load, Program, Step, Term, What, Work};
+use super::program::{Extreme, InputKind, Job, Load, Program, Term, Work};
 use crate::model::block::{Block, Shape};
 use crate::model::error::{ErrorKind, TaskError};
-use crate::model::numbers::{Dtype, NumbersMut, for_dtype};
+use crate::model::numbers::{Dtype, Numbers, NumbersMut, for_dtype};
 use crate::model::value::{Data, Value};
 use crate::registry::arguments::ArgumentReader;
 
@@ -159,9 +160,6 @@ fn moments(
     moments_block(&found, shape)
 }
 
-/// Numbers whose moments are taken at once.
-const STRIP: usize = 2048;
-
 fn moments_block(moments: &[Moments], shape: &[usize]) -> Result<Block<f64>, String> {
     let mut numbers = Vec::with_capacity(3 * moments.len());
     numbers.extend(moments.iter().map(|moments| moments.count));
@@ -201,7 +199,7 @@ fn merge_best(inputs: &Inputs, which: Extreme, last: bool) -> Result<Value, Stri
     let Some(first) = inputs.bests.first() else { return Err("no parts to put together".to_owned()) };
     macro_rules! merge {
         ($($number:ty)*) => {
-            $(if first.is::<std::sync::Arc<Best<$number>>>() {
+            $(if first.is::<Arc<Best<$number>>>() {
                 return merge_best_of::<$number>(inputs, which, last);
             })*
         };
@@ -214,9 +212,10 @@ fn merge_best_of<T: Kernels>(inputs: &Inputs, which: Extreme, last: bool) -> Res
 where
     Best<T>: Data,
 {
-    let mut parts = inputs.bests.iter().map(|part| {
-        part.downcast_ref::<std::sync::Arc<Best<T>>>().ok_or_else(|| "parts of different types".to_owned())
-    });
+    let mut parts = inputs
+        .bests
+        .iter()
+        .map(|part| part.downcast_ref::<Arc<Best<T>>>().ok_or_else(|| "parts of different types".to_owned()));
     let mut best = (**parts.next().ok_or("no parts to put together")??).clone();
     for part in parts {
         best = best.merge(part?, which)?;
@@ -227,7 +226,9 @@ where
 /// As NumPy counts: bins are half open, the last one is closed, and what lies outside is left out.
 fn histogram(evaluation: Evaluation<'_>, low: f64, high: f64, bins: usize) -> Result<Block<i64>, String> {
     let mut counts = vec![0i64; bins];
-    let edge = |bin: usize| low + (high - low) * (bin as f64 / bins as f64);
+    // (The last bit of an edge decides where a number on it is counted.)
+    let width = (high - low) / bins as f64;
+    let edge = |bin: usize| if bin == bins { high } else { low + bin as f64 * width };
     let scale = bins as f64 / (high - low);
     evaluation.each(|strip: &[f64]| {
         for x in strip.iter().filter(|x| **x >= low && **x <= high) {
@@ -317,12 +318,12 @@ fn multiply_integers<T: Kernels>(
 }
 
 /// A factor as the kernel can read it.
-struct Factor<'a, T: Kernels> {
-    numbers: std::borrow::Cow<'a, [T]>,
+struct Factor<T> {
+    numbers: Numbers<T>,
     strides: [usize; 2],
 }
 
-impl<T: Kernels> Factor<'_, T> {
+impl<T: Kernels> Factor<T> {
     fn view(&self, rows: usize, columns: usize) -> Result<ArrayView2<'_, T>, String> {
         let shape = Ix2(rows, columns).strides(Ix2(self.strides[0], self.strides[1]));
         ArrayView2::from_shape(shape, &self.numbers).map_err(|error| error.to_string())
@@ -330,22 +331,22 @@ impl<T: Kernels> Factor<'_, T> {
 }
 
 /// A view that runs forwards is read where it is, as a transposed one; any other is copied.
-fn factor<'a, T: Kernels>(
+fn factor<T: Kernels>(
     rows: usize,
     columns: usize,
     load: &Load,
-    inputs: &'a [Loaded],
-) -> Result<Factor<'a, T>, String> {
+    inputs: &[Loaded],
+) -> Result<Factor<T>, String> {
     let shape = Shape::from_slice(&[rows, columns]);
     check_reach(&shape, load)?;
     let input = inputs.get(load.input as usize).ok_or("a factor is missing")?;
     let forwards = load.at.strides.iter().all(|stride| *stride > 0);
     if forwards && input.shape() == &load.of[..] {
-        let numbers = &input.numbers::<T>()?[load.at.offset as usize..];
+        let numbers = input.numbers::<T>()?;
         let strides = [load.at.strides[0] as usize, load.at.strides[1] as usize];
-        return Ok(Factor { numbers: numbers.into(), strides });
+        return Ok(Factor { numbers: numbers.slice(load.at.offset as usize..numbers.len()), strides });
     }
-    let program = Program { shape, steps: vec![Step { dtype: T::DTYPE, what: What::Load(load.clone()) }] };
+    let program = Program::of_load(T::DTYPE, shape, load.clone());
     let block: Block<T> = Evaluation::new(&program, inputs)?.block(&program.shape)?;
-    Ok(Factor { numbers: block.numbers().to_vec().into(), strides: [columns.max(1), 1] })
+    Ok(Factor { numbers: block.numbers().clone(), strides: [columns.max(1), 1] })
 }

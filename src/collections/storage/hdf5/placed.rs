@@ -17,7 +17,7 @@ use super::{failed, function, open_dataset};
 use crate::collections::storage::StorageError;
 use crate::collections::storage::flat::{ByteOrder, Flat, Order};
 use crate::collections::storage::memory::bytes_of;
-use crate::collections::storage::region::{copy_part, count, for_each_chunk};
+use crate::collections::storage::region::{copy_part, count, for_each_chunk, lengths};
 use crate::model::numbers::Element;
 
 /// Tells where a chunk is; the library has it from 1.10.5 on.
@@ -41,7 +41,7 @@ pub(in crate::collections::storage) fn write<T: Element>(
     let chunks = dataset.chunk().ok_or_else(|| unplaced(path))?;
     let file =
         OpenOptions::new().read(true).write(true).open(path).map_err(StorageError::io("open", path))?;
-    let counts: Vec<usize> = ranges.iter().map(ExactSizeIterator::len).collect();
+    let counts = lengths(ranges);
     let (from, size) = (bytes_of(from), T::DTYPE.size());
     let mut part = Vec::new();
     for_each_chunk(&chunks, ranges, |index, in_chunk, in_part| {
@@ -53,7 +53,7 @@ pub(in crate::collections::storage) fn write<T: Element>(
             order: Order::RowMajor,
             byte_order: ByteOrder::Native,
         };
-        let shape: Vec<usize> = in_part.iter().map(ExactSizeIterator::len).collect();
+        let shape = lengths(in_part);
         let whole: Vec<_> = shape.iter().map(|&length| 0..length).collect();
         part.resize(count(in_part) * size, 0);
         copy_part((from, &counts, in_part), (&mut part, &shape, &whole), size);
