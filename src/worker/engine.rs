@@ -250,6 +250,11 @@ impl Engine {
         });
     }
 
+    /// Books that a value which was to be fetched has so many bytes, more than this worker may use.
+    pub fn fetched_too_large(&self, task: TaskId, nbytes: u64) {
+        self.book(|core, floor| core.fetched_too_large(task, nbytes, floor));
+    }
+
     /// Books a value that a client sent and for which no room was [`Reserved`].
     pub fn put(&self, task: TaskId, packed: Packed) {
         self.book(|core, floor| floor.put(core, task, packed));

@@ -242,6 +242,9 @@ async fn fetch(port: Arc<Port>, request: FetchRequest, holder: Option<Peer>) {
             {
                 return port.engine.not_lent(task);
             }
+            if let DataError::TooLarge { bytes, .. } = error {
+                return port.engine.fetched_too_large(task, *bytes);
+            }
         }
     }
     port.engine.fetched(task, fetched.ok().map(|fetched| fetched.packed));

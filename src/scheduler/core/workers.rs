@@ -17,6 +17,8 @@ pub(super) struct Worker {
     /// Its rank in the launch, if it has one.
     pub rank: Option<u32>,
     pub threads: u32,
+    /// No value that is larger can come to it.
+    pub memory_bytes_max: u64,
     /// Slots of assigned tasks, followers included; a task knows its place in here.
     pub assigned: Vec<u32>,
     /// Followers among `assigned`.
@@ -83,6 +85,8 @@ pub(super) struct Workers {
     deep: BTreeSet<WorkerId>,
     /// Workers that are to be fed, each once.
     dirty: Vec<WorkerId>,
+    /// The least memory that any worker ever had.
+    memory_bytes_min: Option<u64>,
     /// How many have paused.
     paused: usize,
     /// Whether all had when workers were fed last.
@@ -140,13 +144,17 @@ impl Worker {
 
 impl Workers {
     pub(super) fn join(&mut self, id: WorkerId, seat: Seat<'_>) {
-        let Seat { host, rank, threads } = seat;
+        let Seat { host, rank, threads, memory_bytes_max } = seat;
+        let memory_bytes_max = if memory_bytes_max == 0 { u64::MAX } else { memory_bytes_max };
+        self.memory_bytes_min =
+            Some(self.memory_bytes_min.map_or(memory_bytes_max, |min| min.min(memory_bytes_max)));
         let hosts = u32::try_from(self.hosts.len()).unwrap_or(u32::MAX);
         let host = *self.hosts.entry(host.to_owned()).or_insert(hosts);
         let worker = Worker {
             host,
             rank,
             threads,
+            memory_bytes_max,
             assigned: Vec::new(),
             followers: 0,
             abandoned: BTreeMap::new(),
@@ -210,6 +218,12 @@ impl Workers {
     #[inline]
     pub(super) fn is_avoided(&self, id: WorkerId) -> bool {
         self.paused > 0 && !self.all_paused() && self.find(id).is_some_and(|worker| worker.is_paused)
+    }
+
+    /// Whether a value of so many bytes may be more than a worker can take.
+    #[inline]
+    pub(super) fn is_giant(&self, nbytes: u64) -> bool {
+        self.memory_bytes_min.is_some_and(|min| nbytes > min)
     }
 
     /// The first worker from this place on that is not to be passed over.

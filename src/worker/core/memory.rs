@@ -163,6 +163,15 @@ impl Memory {
         self.usage.limit == 0 || self.level() + bytes <= self.share(PAUSE_PERCENT)
     }
 
+    /// Whether so many bytes do not fit, however empty the memory is.
+    pub(super) fn never_admits(&self, bytes: u64) -> bool {
+        self.usage.limit > 0 && bytes > self.usage.limit
+    }
+
+    pub(super) fn limit(&self) -> u64 {
+        self.usage.limit
+    }
+
     /// Whether so many bytes more make no value go to disk.
     pub(super) fn has_plenty(&self, bytes: u64) -> bool {
         self.usage.limit == 0 || self.level() + bytes <= self.share(SPILL_PERCENT)

@@ -6,7 +6,7 @@
 //!  fetched fetch_failed not_lent ┼─► WorkerCore ─ Effects ─┼─► finished failed returned holds unavailable
 //!  put fence announced ──────────┤                         │   announce fenced lost pressure
 //!  own sampled spilled unspilled ┤                         └─► spill, let go of, unspill a value
-//!  lose ─────────────────────────┘
+//!  lose fetched_too_large ───────┘
 //! ```
 //!
 //! No IO, clock, threads or randomness; the same events give the same effects. A shell books every event it
@@ -37,6 +37,7 @@ use smallvec::SmallVec;
 use thiserror::Error;
 
 use crate::model::TaskId;
+use crate::model::error::TaskError;
 use crate::wire::worker::{Acquisition, Assignment, Caution, Failed, Finished, Input, Source};
 pub use effects::{Effects, ThreadId};
 pub use fetches::{FETCHES_MAX, FETCHES_PER_PEER_MAX};
@@ -318,6 +319,17 @@ impl<J> WorkerCore<J> {
         self.start_fetches(effects);
     }
 
+    /// A value that was asked for is larger than was known, and than all memory that there is. That is no fault of its
+    /// holder: the tasks that wait for the value fail.
+    pub fn fetched_too_large<E: Effects<Job = J>>(&mut self, task: TaskId, nbytes: u64, effects: &mut E) {
+        let failure = self.fetches.fail(task);
+        self.memory.arrival_ends(failure.arriving);
+        if failure.exhausted {
+            self.refuse(task, nbytes, effects);
+        }
+        self.start_fetches(effects);
+    }
+
     /// A client sent a value.
     pub fn put<E: Effects<Job = J>>(&mut self, task: TaskId, nbytes: u64, effects: &mut E) {
         self.acquiring.remove(&task);
@@ -460,6 +472,13 @@ impl<J> WorkerCore<J> {
 
     /// Removes a task that has not started and reports it.
     fn forget<E: Effects<Job = J>>(&mut self, task: TaskId, effects: &mut E) {
+        let record = self.take_away(task);
+        effects.returned(task);
+        self.release(&record.inputs, effects);
+    }
+
+    /// Removes a task that has not started.
+    fn take_away(&mut self, task: TaskId) -> Task<J> {
         let record = self.tasks.remove(&task).expect("only tasks that are here are forgotten");
         if let TaskState::Queued { .. } = record.state {
             self.ready.abandon(|entry| {
@@ -467,8 +486,7 @@ impl<J> WorkerCore<J> {
             });
         }
         self.counts.queued -= 1;
-        effects.returned(task);
-        self.release(&record.inputs, effects);
+        record
     }
 
     /// One source of a value is gone. Unless another is left, whoever waits for the value is returned, and
@@ -517,7 +535,7 @@ impl<J> WorkerCore<J> {
 
     /// Asks for values, as far as the limits allow; those that no task waits for any more are let go.
     fn start_fetches<E: Effects<Job = J>>(&mut self, effects: &mut E) {
-        while let Some(next) = self.next_fetch() {
+        while let Some(next) = self.next_fetch(effects) {
             if !self.admits(&next, effects) {
                 return;
             }
@@ -527,21 +545,43 @@ impl<J> WorkerCore<J> {
 
     /// Asks for the next value, whether the memory has room for it or not.
     fn start_fetch<E: Effects<Job = J>>(&mut self, effects: &mut E) {
-        if let Some(next) = self.next_fetch() {
+        if let Some(next) = self.next_fetch(effects) {
             self.begin_fetch(next, effects);
         }
     }
 
-    /// The fetch whose turn it is, of those that are still wanted.
-    fn next_fetch(&mut self) -> Option<Next> {
+    /// The fetch whose turn it is, of those that are still wanted and not too large.
+    fn next_fetch<E: Effects<Job = J>>(&mut self, effects: &mut E) -> Option<Next> {
         while let Some(next) = self.fetches.next() {
             let is_missing = self.is_awaited(next.task) && !self.values.contains_key(&next.task);
-            if is_missing || self.acquiring.contains_key(&next.task) {
+            if !is_missing && !self.acquiring.contains_key(&next.task) {
+                self.let_go_of(next);
+            } else if !self.memory.never_admits(next.nbytes) || self.is_worth_borrowing(&next, effects) {
                 return Some(next);
+            } else if self.fetches.pass_over(next) {
+                self.refuse(next.task, next.nbytes, effects);
             }
-            self.let_go_of(next);
         }
         None
+    }
+
+    /// A value from elsewhere is larger than all memory that there is: who waits for it here fails.
+    fn refuse<E: Effects<Job = J>>(&mut self, value: TaskId, nbytes: u64, effects: &mut E) {
+        if self.acquiring.remove(&value).is_some() {
+            effects.missed(value);
+        }
+        if self.is_coming(value) || self.values.contains_key(&value) {
+            return;
+        }
+        let error = TaskError::input_too_large(nbytes, self.memory.limit()).pack();
+        for waiter in self.waiters.remove(&value).unwrap_or_default() {
+            if self.tasks.get(&waiter.task).is_some_and(|record| record.arrival == waiter.arrival) {
+                let record = self.take_away(waiter.task);
+                effects.failed(&Failed { task: waiter.task, duration_us: 0, error: &error });
+                self.release(&record.inputs, effects);
+                self.give_up(waiter.task, effects);
+            }
+        }
     }
 
     /// Gives up a fetch whose turn it is.

@@ -131,7 +131,7 @@ impl<J> WorkerCore<J> {
     /// Says of values that are to be acquired and for which there is no room that they do not come.
     fn decline<E: Effects<Job = J>>(&mut self, effects: &mut E) {
         while !self.acquiring.is_empty()
-            && let Some(next) = self.next_fetch()
+            && let Some(next) = self.next_fetch(effects)
         {
             if self.admits(&next, effects) {
                 return self.begin_fetch(next, effects);

@@ -80,6 +80,22 @@ fn when_all_have_paused_each_is_given_one_task_at_a_time() {
 }
 
 #[test]
+fn a_task_goes_to_its_input_which_is_too_large_for_others_though_memory_is_short_there() {
+    let mut bench = Bench::new(0);
+    bench.join_with_memory(0, 500);
+    bench.submit(ALICE, 0, 1, &[]);
+    bench.place();
+    bench.finish(0, TaskId(0), None);
+    bench.join_with_memory(1, 500);
+    bench.pressure(0, Pressure::Paused);
+    (1..4).for_each(|future| bench.submit(ALICE, future, 1 + u128::from(future), &[0]));
+    assert_eq!(bench.newly_assigned(), [0]);
+    let (worker, task) = bench.last();
+    bench.finish(worker, task, Some(b"x"));
+    assert_eq!(bench.newly_assigned(), [0], "and nobody steals it");
+}
+
+#[test]
 fn scattered_values_go_to_workers_with_memory() {
     let mut bench = Bench::new(2);
     bench.pressure(1, Pressure::Paused);

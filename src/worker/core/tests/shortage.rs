@@ -178,6 +178,38 @@ fn when_nothing_goes_on_one_thing_comes_in_however_full_it_is() {
     assert_eq!(worker.finish(0, 20, Size::Small), [Done(20), Keep(20), Fetch(30, 1)]);
 }
 
+impl Worker {
+    fn fetched_too_large(&mut self, task: u64, nbytes: u64) -> Vec<Effect> {
+        self.step(|core, effects| core.fetched_too_large(TaskId(task), nbytes, effects))
+    }
+}
+
+#[test]
+fn a_task_whose_input_is_larger_than_the_memory_fails_and_no_holder_is_doubted() {
+    let mut worker = Worker::with_memory(1, 9_000);
+    assert_eq!(worker.assign(20, &[(30, From::Remote(vec![1, 2]))]), [FailedEffect(20)]);
+    let acquisition =
+        Acquisition { task: TaskId(30), nbytes: 10_000, holders: [WorkerId(1)].as_slice().into() };
+    assert_eq!(worker.step(|core, effects| core.acquire(&acquisition, effects)), [Missed(30)]);
+    assert_eq!(
+        worker.assign(21, &[(30, From::Remote(vec![LENDER]))]),
+        [Borrow(30, LENDER)],
+        "which needs no room"
+    );
+    worker.assign(22, &[(21, From::Local)]);
+    assert_eq!(worker.not_lent(30), [FailedEffect(21), Returned(22)]);
+    assert_eq!(worker.core.counts(), Counts::default());
+}
+
+#[test]
+fn a_value_that_turns_out_to_be_too_large_fails_its_task_and_no_holder_is_doubted() {
+    let mut worker = Worker::with_memory(1, 100_000);
+    assert_eq!(worker.assign(20, &[(30, From::Remote(vec![1, 2]))]), [Fetch(30, 1)]);
+    assert_eq!(worker.fetched_too_large(30, 100_001), [Fetch(30, 2)]);
+    assert_eq!(worker.fetched_too_large(30, 100_001), [FailedEffect(20)]);
+    assert_eq!(worker.core.memory().arriving, 0);
+}
+
 #[test]
 fn values_that_clients_send_at_once_do_not_exceed_the_memory_together() {
     let mut worker = worker_holding(5);
