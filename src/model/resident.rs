@@ -52,6 +52,9 @@ pub trait Spilled: fmt::Debug + Send + Sync {
     /// # Errors
     /// Why the file does not have what was written, for people.
     fn read(&self) -> Result<Packed, String>;
+
+    /// Whether reading it has shown that it is gone for good. What fails for lack of something else may go well later.
+    fn is_lost(&self) -> bool;
 }
 
 /// A held value that is not what a task asks for.
@@ -209,6 +212,11 @@ impl Resident {
         matches!(self.state().forms, Forms::Spilled(_))
     }
 
+    /// Whether it was in a file only, which does not have it any more.
+    pub fn is_lost(&self) -> bool {
+        matches!(&self.state().forms, Forms::Spilled(file) if file.is_lost())
+    }
+
     /// The live value, if there is one.
     pub fn value(&self) -> Option<Value> {
         match &self.state().forms {
@@ -308,6 +316,10 @@ mod tests {
     impl Spilled for Copied {
         fn read(&self) -> Result<Packed, String> {
             self.0.clone()
+        }
+
+        fn is_lost(&self) -> bool {
+            self.0.is_err()
         }
     }
 

@@ -40,10 +40,13 @@ const REPORTED_BYTES_MIN: u64 = 64 * 1024;
 const REPORTED_MAX: usize = 4096;
 /// Values that are handed out take up at most one such part of the memory.
 const IN_FLIGHT_PART: u64 = 8;
-/// How long a client's value waits for room in a worker whose tasks, or a failing disk, make none. It is taken in then all
-/// the same: the client would give up.
+/// How long a client's value waits for room in a worker whose tasks, or a failing disk, make none. Then it is taken in all
+/// the same, as the client would give up, or refused.
 const PUT_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Why a client's value is not taken in.
+const NO_ROOM: &str = "its memory is full, and no value can be spilled: release futures, make room on the disk, or start \
+                       the workers with another --spill-directory or a larger --memory-limit";
 /// Why a value does not come that was only to be lent.
 const NOT_LENT: &str = "it does not lie in memory that others can map";
 
@@ -396,7 +399,7 @@ impl Attendant {
                 send_value(&mut self.writer, &mut self.frames, &packed, &Meter::default()).await?;
             }
             Err(reason) => {
-                if value.is_spilled() {
+                if value.is_lost() {
                     warn!(%task, reason, "a spilled value is lost");
                     self.port.engine.lose(task);
                 }
@@ -421,18 +424,23 @@ impl Attendant {
     async fn take_in(&mut self, task: TaskId, shape: &Shape) -> Result<(), PeerError> {
         let bytes = shape.bytes().unwrap_or(u64::MAX);
         if bytes > self.port.value_bytes_max {
-            skip_value(&mut self.reader, shape).await?;
-            let reason = format!(
-                "it has {bytes} bytes, and the worker may use {}; scatter it in parts",
-                self.port.value_bytes_max
-            );
-            PeerReply::Refused { reason }.append(&mut self.frames);
-            return Ok(());
+            let limit = self.port.value_bytes_max;
+            let reason = format!("it has {bytes} bytes, and the worker may use {limit}; scatter it in parts");
+            return self.refuse(shape, reason).await;
         }
-        let room = Reserved::of(&self.port.engine, bytes, PUT_PATIENCE).await;
+        let Some(room) = Reserved::of(&self.port.engine, bytes, PUT_PATIENCE).await else {
+            return self.refuse(shape, NO_ROOM.to_owned()).await;
+        };
         let packed = receive_value(&mut self.reader, shape).await?;
         room.fill(task, packed);
         PeerReply::Stored.append(&mut self.frames);
+        Ok(())
+    }
+
+    /// Lets a value pass by.
+    async fn refuse(&mut self, shape: &Shape, reason: String) -> Result<(), PeerError> {
+        skip_value(&mut self.reader, shape).await?;
+        PeerReply::Refused { reason }.append(&mut self.frames);
         Ok(())
     }
 }

@@ -30,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) memory_bytes_max: u64,
     /// The largest value has so many bits.
     pub(crate) large_log2_max: u64,
+    /// How long a client's value waits for room.
+    pub(crate) put_patience_us: u64,
     /// Of 100 values that are spilled, so many find a full disk.
     pub(crate) full_percent: u64,
     /// Of 100 values that are read from disk, so many are damaged.
@@ -66,6 +68,7 @@ impl Plan {
             } else {
                 fits_log2_max.min(VALUE_LOG2_MAX.into())
             },
+            put_patience_us: random.pick(&[1_000, 5_000_000]),
             full_percent: if is_faulty { random.pick(&[0, 0, 20, 100]) } else { 0 },
             damaged_percent: if is_faulty { random.pick(&[0, 0, 10]) } else { 0 },
             is_in_vain: seed % IN_VAIN_STRIDE == IN_VAIN_STRIDE - 1,

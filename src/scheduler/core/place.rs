@@ -175,7 +175,7 @@ impl SchedulerCore {
 
     pub(super) fn feed_backlog<E: Effects>(&mut self, worker: WorkerId, effects: &mut E) {
         while self.room(worker) != Room::None
-            && let Some(id) = self.workers.live(worker).next_waiting()
+            && let Some(id) = self.next_waiting(worker)
         {
             self.start(worker, id, effects);
         }
@@ -195,7 +195,7 @@ impl SchedulerCore {
             if self.room(worker) == Room::None {
                 return true;
             }
-            let Some(id) = self.pool.pop_front() else { return true };
+            let Some(id) = self.next_of_pool(worker) else { return self.pool.is_empty() };
             if self.is_too_far_ahead(worker, id) {
                 self.pool_again(id);
                 return false;

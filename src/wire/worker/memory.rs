@@ -10,6 +10,8 @@ pub enum Pressure {
     Open,
     /// One at a time: its memory is nearly full.
     Paused,
+    /// One at a time, and only such as have inputs: its memory is full, and its disk takes nothing.
+    Full,
 }
 
 /// What a worker's memory is used for.

@@ -30,6 +30,8 @@ pub trait Effects {
     fn borrow(&mut self, task: TaskId, nbytes: u64, holder: WorkerId);
     /// Receive a value that a client sends; `end_put` says when that is over.
     fn admit(&mut self, put: PutId);
+    /// Do not receive a value that a client sends: there will be no room. Nothing more is said of it.
+    fn refuse(&mut self, put: PutId);
     /// Whether a running task, or a peer that fetches it, uses a value that is kept.
     fn is_in_use(&self, task: TaskId) -> bool;
     /// Write a value to disk; answered by exactly one `spilled`.

@@ -15,13 +15,14 @@
 //! least until the last task here that needs it has started. A task may wait for a value that another task here
 //! makes (it *follows* it): it starts without a word from the scheduler. One that came with caution is announced
 //! first, and starts when the shell says that this was written. When memory is short, values go to disk and what
-//! comes in waits. Next: [`effects`], then `task.rs`, `queue.rs`, `fetches.rs`; [`memory`], `spill.rs`, [`loans`].
+//! comes in waits. Next: [`effects`], then `task.rs`, `queue.rs`, `fetches.rs`, `incoming.rs`; [`memory`], `spill.rs`, [`loans`].
 
 #![warn(clippy::disallowed_methods, clippy::disallowed_types, clippy::iter_over_hash_type)]
 
 mod check;
 pub mod effects;
 mod fetches;
+mod incoming;
 pub mod loans;
 pub mod memory;
 mod puts;
@@ -37,11 +38,10 @@ use smallvec::SmallVec;
 use thiserror::Error;
 
 use crate::model::TaskId;
-use crate::model::error::TaskError;
 use crate::wire::worker::{Acquisition, Assignment, Caution, Failed, Finished, Input, Source};
 pub use effects::{Effects, ThreadId};
+use fetches::Fetches;
 pub use fetches::{FETCHES_MAX, FETCHES_PER_PEER_MAX};
-use fetches::{Fetches, Next};
 use loans::Owner;
 use memory::Memory;
 pub use puts::PutId;
@@ -319,17 +319,6 @@ impl<J> WorkerCore<J> {
         self.start_fetches(effects);
     }
 
-    /// A value that was asked for is larger than was known, and than all memory that there is. That is no fault of its
-    /// holder: the tasks that wait for the value fail.
-    pub fn fetched_too_large<E: Effects<Job = J>>(&mut self, task: TaskId, nbytes: u64, effects: &mut E) {
-        let failure = self.fetches.fail(task);
-        self.memory.arrival_ends(failure.arriving);
-        if failure.exhausted {
-            self.refuse(task, nbytes, effects);
-        }
-        self.start_fetches(effects);
-    }
-
     /// A client sent a value.
     pub fn put<E: Effects<Job = J>>(&mut self, task: TaskId, nbytes: u64, effects: &mut E) {
         self.acquiring.remove(&task);
@@ -348,6 +337,7 @@ impl<J> WorkerCore<J> {
     }
 
     fn start_on_idle<E: Effects<Job = J>>(&mut self, effects: &mut E) {
+        self.return_roots(effects);
         while !self.idle.is_empty()
             && self.may_start()
             && let Some(task) = self.pop_ready()
@@ -530,66 +520,6 @@ impl<J> WorkerCore<J> {
                 self.waiters.remove(&value);
             }
             effects.discard(value);
-        }
-    }
-
-    /// Asks for values, as far as the limits allow; those that no task waits for any more are let go.
-    fn start_fetches<E: Effects<Job = J>>(&mut self, effects: &mut E) {
-        while let Some(next) = self.next_fetch(effects) {
-            if !self.admits(&next, effects) {
-                return;
-            }
-            self.begin_fetch(next, effects);
-        }
-    }
-
-    /// Asks for the next value, whether the memory has room for it or not.
-    fn start_fetch<E: Effects<Job = J>>(&mut self, effects: &mut E) {
-        if let Some(next) = self.next_fetch(effects) {
-            self.begin_fetch(next, effects);
-        }
-    }
-
-    /// The fetch whose turn it is, of those that are still wanted and not too large.
-    fn next_fetch<E: Effects<Job = J>>(&mut self, effects: &mut E) -> Option<Next> {
-        while let Some(next) = self.fetches.next() {
-            let is_missing = self.is_awaited(next.task) && !self.values.contains_key(&next.task);
-            if !is_missing && !self.acquiring.contains_key(&next.task) {
-                self.let_go_of(next);
-            } else if !self.memory.never_admits(next.nbytes) || self.is_worth_borrowing(&next, effects) {
-                return Some(next);
-            } else if self.fetches.pass_over(next) {
-                self.refuse(next.task, next.nbytes, effects);
-            }
-        }
-        None
-    }
-
-    /// A value from elsewhere is larger than all memory that there is: who waits for it here fails.
-    fn refuse<E: Effects<Job = J>>(&mut self, value: TaskId, nbytes: u64, effects: &mut E) {
-        if self.acquiring.remove(&value).is_some() {
-            effects.missed(value);
-        }
-        if self.is_coming(value) || self.values.contains_key(&value) {
-            return;
-        }
-        let error = TaskError::input_too_large(nbytes, self.memory.limit()).pack();
-        for waiter in self.waiters.remove(&value).unwrap_or_default() {
-            if self.tasks.get(&waiter.task).is_some_and(|record| record.arrival == waiter.arrival) {
-                let record = self.take_away(waiter.task);
-                effects.failed(&Failed { task: waiter.task, duration_us: 0, error: &error });
-                self.release(&record.inputs, effects);
-                self.give_up(waiter.task, effects);
-            }
-        }
-    }
-
-    /// Gives up a fetch whose turn it is.
-    fn let_go_of(&mut self, next: Next) {
-        self.acquiring.remove(&next.task);
-        self.fetches.cancel(next);
-        if !self.is_coming(next.task) && !self.values.contains_key(&next.task) {
-            self.waiters.remove(&next.task);
         }
     }
 

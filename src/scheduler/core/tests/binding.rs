@@ -12,7 +12,7 @@ fn on(workers: &[WorkerName], others: Others) -> CallOptions {
     CallOptions { placement: Some(Arc::new(placement)), ..CallOptions::default() }
 }
 
-fn only(worker: u32) -> CallOptions {
+pub(super) fn only(worker: u32) -> CallOptions {
     on(&[WorkerName::Id(WorkerId(worker))], Others::Refused)
 }
 
