@@ -13,7 +13,7 @@ use super::leftovers;
 use super::ranks::Setup;
 use super::role::Environment;
 use crate::worker::spill::SpillPlace;
-use crate::worker::spill::directory;
+use crate::worker::spill::directory::{self, Origin};
 
 /// Bytes that a worker may use; 0 for all there is.
 pub const LIMIT: &str = "DCLUSTER_MEMORY_LIMIT";
@@ -96,13 +96,13 @@ fn default_base(env: &Environment) -> Option<PathBuf> {
 fn private_path(base: &Path) -> PathBuf {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
     let (pid, number) = (std::process::id(), SHARES.fetch_add(1, Ordering::Relaxed));
-    base.join(format!("{}{pid}-{number}-{since:x}", directory::PREFIX))
+    base.join(Origin::here().name(&format!("{pid}-{number}-{since:x}")))
 }
 
 /// Removes what workers that were killed have left, beside whatever else this process does.
 fn sweep(base: PathBuf) {
     let sweeping = thread::Builder::new().name("sweep".to_owned()).spawn(move || {
-        for path in directory::sweep(&base) {
+        for path in directory::sweep(&base, &Origin::here()) {
             tracing::warn!(path = %path.display(), "removed what a killed worker had spilled");
         }
     });
