@@ -241,7 +241,10 @@ async fn fetch(port: Arc<Port>, request: FetchRequest, holder: Option<Peer>) {
         Err(error) => {
             debug!(%task, holder = %worker, %error, "fetch failed");
             if request.manner == Manner::Lent
-                && matches!(error, DataError::Refused { .. } | DataError::Lane { .. })
+                && matches!(
+                    error,
+                    DataError::Refused { .. } | DataError::Lane { .. } | DataError::Short { .. }
+                )
             {
                 return port.engine.not_lent(task);
             }
@@ -255,9 +258,12 @@ async fn fetch(port: Arc<Port>, request: FetchRequest, holder: Option<Peer>) {
 
 impl Port {
     async fn fetch(&self, request: &FetchRequest, holder: &Peer) -> Result<Fetched, DataError> {
+        let mut is_short = false;
         loop {
-            let offers = self.offers(request, holder);
+            let offers = if is_short { LaneOffers::default() } else { self.offers(request, holder) };
             match self.pool.fetch(&holder.address, request.task, offers).await {
+                // It comes another way this time.
+                Err(DataError::Short { .. }) if request.manner == Manner::Any => is_short = true,
                 Err(error @ DataError::Lane { lane, .. }) => {
                     let holder = holder.worker;
                     if self.distrusted().insert((holder, lane)) {

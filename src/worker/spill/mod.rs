@@ -220,7 +220,7 @@ impl Writer {
         let is_wasteful = usage.is_tight && usage.unmanaged > usage.limit / 10;
         if is_wasteful && self.trimmed_at.is_none_or(|at| at.elapsed() >= TRIM_EVERY) {
             self.trimmed_at = Some(Instant::now());
-            shm::pool().trim(0);
+            shm::pool().trim();
             trim();
             return self.engine.sampled(ProcessMemory::sample().own / self.workers);
         }
