@@ -152,8 +152,6 @@ pub struct Load {
     pub counts: Counts,
     /// Values held.
     pub values: u64,
-    /// Their bytes, on disk or not.
-    pub value_bytes: u64,
     /// What the memory is used for.
     pub memory: MemoryUse,
 }
@@ -329,11 +327,9 @@ impl Engine {
     /// What the worker has at this moment.
     pub fn load(&self) -> Load {
         let state = self.lock();
-        let store = &state.floor.store;
         Load {
             counts: state.core.counts(),
-            values: store.len() as u64,
-            value_bytes: store.bytes(),
+            values: state.floor.store.len() as u64,
             memory: state.core.memory(),
         }
     }
