@@ -9,13 +9,14 @@
 //!  lose fetched_too_large ───────┘
 //! ```
 //!
-//! No IO, clock, threads or randomness; the same events give the same effects. A shell books every event it
-//! has and then calls [`WorkerCore::start_ready`] once. A task goes from waiting over queued to running and is
-//! gone with its one report. A value may be acquired for its own sake. A large value is held until it is freed, a small one for some time, and either at
-//! least until the last task here that needs it has started. A task may wait for a value that another task here
-//! makes (it *follows* it): it starts without a word from the scheduler. One that came with caution is announced
-//! first, and starts when the shell says that this was written. When memory is short, values go to disk and what
-//! comes in waits. Next: [`effects`], then `task.rs`, `queue.rs`, `fetches.rs`, `incoming.rs`; [`memory`], `spill.rs`, [`loans`].
+//! No IO, clock, threads or randomness; the same events give the same effects. A shell books every event it has and
+//! then calls [`WorkerCore::start_ready`] once. A task goes from waiting over queued to running and is gone with its
+//! one report. A value may be acquired for its own sake. A large value is held until it is freed, a small one for
+//! some time, and either at least until the last task here that needs it has started. A task may wait for a value
+//! that another task here makes (it *follows* it): it starts without a word from the scheduler. One that came with
+//! caution is announced first, and starts when the shell says that this was written. When memory is short, values go
+//! to disk and what comes in waits. Next: [`effects`], then `task.rs`, `queue.rs`, `fetches.rs`, `incoming.rs`;
+//! [`memory`], `spill.rs`, [`loans`].
 
 #![warn(clippy::disallowed_methods, clippy::disallowed_types, clippy::iter_over_hash_type)]
 
