@@ -103,7 +103,7 @@ pub struct Global {
     /// The memory of each worker, such as 16G [default: its part of what the job may use]
     ///
     /// For a command that starts workers. Above 60 % of it a worker spills values to disk, those that were not used for
-    /// longest first; above 80 % it runs one task at a time. With 0 there is no limit.
+    /// longest first; above 80 % it runs one task at a time. With 0 there is no limit, and no value is spilled.
     #[arg(long, global = true, value_name = "BYTES", env = "DCLUSTER_MEMORY_LIMIT", hide_env_values = true)]
     #[arg(value_parser = memory::parse)]
     pub memory_limit: Option<u64>,

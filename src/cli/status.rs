@@ -103,7 +103,11 @@ fn values(worker: &Value) -> String {
 fn spilled(worker: &Value) -> String {
     let size = worker["spilled_bytes"].as_u64().map_or("-".to_owned(), bytes);
     let is = |field: &str| worker[field].as_bool() == Some(true);
-    let paused = if is("paused") { ", paused" } else { "" };
+    let paused = match (is("full"), is("paused")) {
+        (true, _) => ", full",
+        (false, true) => ", paused",
+        (false, false) => "",
+    };
     let failing = if is("spill_failing") { ", disk fails" } else { "" };
     format!("{size}{paused}{failing}")
 }

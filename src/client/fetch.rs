@@ -143,8 +143,8 @@ async fn fetch(session: &Arc<Session>, stored: &Stored, meter: &Meter) -> Result
 /// A value is not where it was put.
 pub(super) struct NotPut {
     pub(super) error: Error,
-    /// Whether another worker may take it: this one did not refuse it, but is not heard of.
-    pub(super) is_unreachable: bool,
+    /// Whether another worker may take it: this one has no room, or is not heard of.
+    pub(super) may_go_elsewhere: bool,
 }
 
 /// Puts a value on a worker under the name of `task`.
@@ -155,18 +155,21 @@ pub(super) async fn put(
     packed: Packed,
     meter: Meter,
 ) -> Result<(), NotPut> {
-    let failed = |reason, is_unreachable| NotPut {
+    let failed = |reason, may_go_elsewhere| NotPut {
         error: Error::Scatter { worker: worker.to_string(), reason },
-        is_unreachable,
+        may_go_elsewhere,
     };
     let (Some(address), Some(pool)) = (session.peer(worker), session.pool.clone()) else {
         return Err(failed("its address is not known".to_owned(), false));
     };
     match session.run(async move { pool.put(&address, task, &packed, meter).await }).await {
         Some(put) => put.map_err(|error| {
-            let is_unreachable = matches!(error, DataError::Connect { .. } | DataError::Lost { .. });
-            failed(error.to_string(), is_unreachable)
+            let is_reason_there = matches!(
+                error,
+                DataError::Connect { .. } | DataError::Lost { .. } | DataError::Refused { .. }
+            );
+            failed(error.to_string(), is_reason_there)
         }),
-        None => Err(NotPut { error: session.end(), is_unreachable: false }),
+        None => Err(NotPut { error: session.end(), may_go_elsewhere: false }),
     }
 }

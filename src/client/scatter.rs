@@ -260,10 +260,10 @@ impl<T: Data, M> Announced<T, M> {
                     None => self.meter.add(self.values[&placed.future].len()),
                 },
                 Some(failed) = puts.next(), if !puts.is_empty() => {
-                    let Err((placed, worker, NotPut { error, is_unreachable })) = failed else { continue };
+                    let Err((placed, worker, NotPut { error, may_go_elsewhere })) = failed else { continue };
                     let attempts = failures.entry(placed.future).or_default();
                     *attempts += 1;
-                    if !is_unreachable || !self.is_free || *attempts >= ATTEMPTS_MAX {
+                    if !may_go_elsewhere || !self.is_free || *attempts >= ATTEMPTS_MAX {
                         return Err(error);
                     }
                     tracing::warn!(%worker, %error, "a value goes to another worker");

@@ -206,7 +206,7 @@ pub fn join(file: &Path, env: &Environment, setup: &Setup, threads: Option<u32>)
         local::with_threads(&mut binding, threads);
     }
     ranks::bind(&binding, ranks::Voice::Quiet);
-    let memory = memory::Share::new(setup, env, 1, 1);
+    let memory = memory::Share::new(setup, env, 1, memory::Leader::Elsewhere, 1);
     let registry = ranks::registry(setup)?;
     let registry = Some(registry);
     let plan = WorkerPlan {

@@ -20,7 +20,7 @@ use super::exit;
 use super::follow::{RunningWorker, WorkerPlan};
 use super::guard::Guard;
 use super::lead::{DriverPlan, Lead};
-use super::memory::{self, Share};
+use super::memory::{self, Leader, Share};
 use super::ranks::{self, DriverSpec, Setup};
 use super::role::Environment;
 use super::scheduler::{BoundScheduler, RunningScheduler};
@@ -127,7 +127,7 @@ impl LocalCluster {
         let alive = Arc::new(AtomicUsize::new(bindings.len()));
         let env: Environment = std::env::vars().collect();
         let count = bindings.len() as u32;
-        let memory_bytes_max = memory::bytes_max(setup, &env, count);
+        let memory_bytes_max = memory::bytes_max(setup, &env, count, Leader::Here);
         let registry = ranks::registry(setup)?;
         let scheduler = BoundScheduler::bind(&Reach::Machine, "local")?;
         let connection = scheduler.connection().clone();
@@ -145,7 +145,7 @@ impl LocalCluster {
                         machine: (rank == 0).then(|| machine.clone()),
                         rank: Some(rank),
                         reach: Reach::Machine,
-                        memory: Share::new(setup, &env, count, count),
+                        memory: Share::new(setup, &env, count, Leader::Here, count),
                         mpi: None,
                         shm: way::shm_lane(&env),
                     };

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::LaunchError;
+use super::memory::Leader;
 use super::offer::{self, Offer, Tasks, TurnedAway};
 use crate::topology::{self, Binding, CpuSet, Machine, RankRequest, RankRole};
 
@@ -56,6 +57,8 @@ pub struct Agreement {
     pub cpus_at_start: CpuSet,
     /// How many ranks of its host run tasks and share the memory.
     pub workers_on_host: u32,
+    /// Whether rank 0 shares it with them.
+    pub leader: Leader,
     /// What the first rank of each host sees of it; None on the other ranks.
     pub machine: Option<Machine>,
     /// Ranks that cannot work; the same list on all ranks.
@@ -81,12 +84,13 @@ pub fn agree(meeting: &mut dyn Meeting, offer: Offer) -> Result<Agreement, Launc
     let neighbours = neighbours(&greetings, &mine.host);
     let works = |rank: &&usize| greetings[**rank].role != RankRole::Scheduler;
     let workers_on_host = neighbours.iter().filter(works).count().max(1) as u32;
+    let leader = if neighbours.contains(&0) { Leader::Here } else { Leader::Elsewhere };
     let (binding, machine) = share_host(meeting, &greetings, &neighbours)?;
     let offers = greetings.iter().map(|greeting| (greeting.host.as_str(), &greeting.tasks));
     let turned_away = offer::turned_away(offers);
     let connection = greetings.into_iter().next().and_then(|greeting| greeting.connection);
     let connection = connection.ok_or_else(|| LaunchError::nonsense("rank 0 named no address"))?;
-    Ok(Agreement { connection, binding, cpus_at_start: cpus, workers_on_host, machine, turned_away })
+    Ok(Agreement { connection, binding, cpus_at_start: cpus, workers_on_host, leader, machine, turned_away })
 }
 
 /// The ranks on `host`, in order; the position is the local rank.

@@ -15,7 +15,7 @@ use super::guard::Guard;
 use super::lead::{DriverPlan, Lead};
 use super::local::{self, Post, WorkerProcess};
 use super::meet::{Agreement, agree};
-use super::memory::{self, Share};
+use super::memory::{self, Leader, Share};
 use super::offer::{self, Offer, Tasks};
 use super::role::{Environment, Launch};
 use super::scheduler::BoundScheduler;
@@ -187,7 +187,7 @@ pub fn follow(launch: &Launch, env: &Environment, setup: &Setup) -> Result<i32, 
         registry: registry.ok().filter(|_| takes_part),
         rank: Some(launch.rank),
         reach: Reach::network(),
-        memory: Share::new(setup, env, agreement.workers_on_host, 1),
+        memory: Share::new(setup, env, agreement.workers_on_host, agreement.leader, 1),
         binding: agreement.binding,
         machine: agreement.machine,
         mpi,
@@ -247,7 +247,7 @@ impl Crew {
     ) -> Result<Self, LaunchError> {
         let binding = agreement.binding.clone();
         if let DriverSpec::Program { program, works: true } = driver {
-            let memory_bytes_max = memory::bytes_max(setup, env, 1);
+            let memory_bytes_max = memory::bytes_max(setup, env, 1, Leader::Here);
             let post = Post { program: &program.path, connection_file, setup, memory_bytes_max };
             let worker = WorkerProcess::start(&post, &binding, move |code| {
                 tracing::debug!(code, "the worker process ended");
@@ -262,7 +262,7 @@ impl Crew {
             machine: agreement.machine.clone(),
             rank: Some(0),
             reach: Reach::network(),
-            memory: Share::new(setup, env, 1, 1),
+            memory: Share::new(setup, env, 1, Leader::Here, 1),
             // It has no peers, only clients.
             mpi: None,
             shm: way::shm_lane(env),

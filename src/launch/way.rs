@@ -89,12 +89,13 @@ pub fn choose(launch: &Launch, library: Library, env: &Environment) -> (Way, Opt
     match (launch.launcher, library) {
         (_, Library::Absent) => (Way::Files, None),
         (Launcher::Slurm, _) => {
-            let text = "srun offers no PMI: the ranks meet without MPI, and bulk data goes over TCP; the cluster \
+            let text = "srun offers no PMI: the ranks meet without MPI, and large values go over shared \
+                        memory or TCP; the cluster \
                         outlives a lost rank if srun does (--kill-on-bad-exit=0)";
             (Way::Files, Some(Remark::Note(text)))
         }
         (Launcher::Pmi, Library::OpenMpi) if in_step && !env.contains_key("PMIX_RANK") => {
-            let text = "srun offers PMI 2 and this Open MPI speaks PMIx: bulk data goes over TCP; \
+            let text = "srun offers PMI 2 and this Open MPI speaks PMIx: large values go over shared memory or TCP; \
                         use srun --mpi=pmix for MPI, or --mpi=none to do without it";
             (Way::Files, Some(Remark::Warning(text)))
         }

@@ -86,6 +86,13 @@ pub enum ErrorKind {
         /// Why, or by whom.
         reason: String,
     },
+    /// An input is larger than all memory that the worker may use.
+    InputTooLarge {
+        /// The packed size of the input.
+        bytes: u64,
+        /// What the worker may use, in bytes.
+        bytes_max: u64,
+    },
     /// No worker can ever satisfy what the task asks for.
     NoValidWorker,
     /// It ran longer than allowed.
@@ -121,6 +128,15 @@ impl TaskError {
     pub fn cancelled(reason: impl Into<String>) -> Self {
         let reason = reason.into();
         Self::new(ErrorKind::Cancelled { reason: reason.clone() }, format!("cancelled: {reason}"))
+    }
+
+    /// The failure of a task with an input of so many bytes, on a worker that may use only `bytes_max`.
+    pub fn input_too_large(bytes: u64, bytes_max: u64) -> Self {
+        let message = format!(
+            "an input has {bytes} bytes, and the worker may use {bytes_max} in all; make it in parts, give workers more \
+             memory (--memory-limit, or fewer of them per host), or have the task run where the value is (`workers`)"
+        );
+        Self::new(ErrorKind::InputTooLarge { bytes, bytes_max }, message)
     }
 
     /// A result of this type that could not be packed.

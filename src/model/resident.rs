@@ -52,6 +52,9 @@ pub trait Spilled: fmt::Debug + Send + Sync {
     /// # Errors
     /// Why the file does not have what was written, for people.
     fn read(&self) -> Result<Packed, String>;
+
+    /// Whether reading it has shown that it is gone for good. What fails for lack of something else may go well later.
+    fn is_lost(&self) -> bool;
 }
 
 /// A held value that is not what a task asks for.
@@ -159,11 +162,12 @@ impl Resident {
         Ok(packed)
     }
 
-    /// The packed form, if it is there and nobody is making a live one of it.
+    /// The packed form, if it is there and nobody is making a live one of it, or it takes no more than to share memory.
     pub fn packed_already(&self) -> Option<Packed> {
         match &self.state.try_lock().ok()?.forms {
             Forms::Packed(packed) | Forms::Both(_, packed) => Some(packed.clone()),
-            Forms::Live(_) | Forms::Spilled(_) => None,
+            Forms::Live(value) => value.shared(),
+            Forms::Spilled(_) => None,
         }
     }
 
@@ -207,6 +211,11 @@ impl Resident {
     /// Whether it is in a file only.
     pub fn is_spilled(&self) -> bool {
         matches!(self.state().forms, Forms::Spilled(_))
+    }
+
+    /// Whether it was in a file only, which does not have it any more.
+    pub fn is_lost(&self) -> bool {
+        matches!(&self.state().forms, Forms::Spilled(file) if file.is_lost())
     }
 
     /// The live value, if there is one.
@@ -308,6 +317,10 @@ mod tests {
     impl Spilled for Copied {
         fn read(&self) -> Result<Packed, String> {
             self.0.clone()
+        }
+
+        fn is_lost(&self) -> bool {
+            self.0.is_err()
         }
     }
 

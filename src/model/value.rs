@@ -98,8 +98,8 @@ impl Value {
         self.0.packed_len()
     }
 
-    /// The packed form of a value that is one large block of memory.
-    fn shared(&self) -> Option<Packed> {
+    /// The packed form of a value that is one large block of memory, without a copy.
+    pub fn shared(&self) -> Option<Packed> {
         let any: &dyn Any = &*self.0;
         let (kind, memory) = element::value_memory(any)?;
         if memory.len() < kind.out_of_band_bytes_min() {

@@ -152,8 +152,6 @@ pub struct Load {
     pub counts: Counts,
     /// Values held.
     pub values: u64,
-    /// Their bytes, on disk or not.
-    pub value_bytes: u64,
     /// What the memory is used for.
     pub memory: MemoryUse,
 }
@@ -250,6 +248,11 @@ impl Engine {
         });
     }
 
+    /// Books that a value which was to be fetched has so many bytes, more than this worker may use.
+    pub fn fetched_too_large(&self, task: TaskId, nbytes: u64) {
+        self.book(|core, floor| core.fetched_too_large(task, nbytes, floor));
+    }
+
     /// Books a value that a client sent and for which no room was [`Reserved`].
     pub fn put(&self, task: TaskId, packed: Packed) {
         self.book(|core, floor| floor.put(core, task, packed));
@@ -324,11 +327,9 @@ impl Engine {
     /// What the worker has at this moment.
     pub fn load(&self) -> Load {
         let state = self.lock();
-        let store = &state.floor.store;
         Load {
             counts: state.core.counts(),
-            values: store.len() as u64,
-            value_bytes: store.bytes(),
+            values: state.floor.store.len() as u64,
             memory: state.core.memory(),
         }
     }

@@ -18,7 +18,7 @@ use super::engine::{Engine, ProtocolError, Reports};
 use super::executor::{Executor, Identity};
 use super::spill::{Spill, SpillPlace};
 use super::transfer::{Lanes, Transfer, TransferError};
-use super::usage::{ProcessMemory, cpu_us};
+use super::usage::{ProcessMemory, cpu_us, host_bytes};
 use crate::registry::Registry;
 use crate::security::{Credentials, CredentialsError};
 use crate::topology::{Binding, CpuSet, Machine, Place};
@@ -126,7 +126,7 @@ pub async fn run(
     stop: impl Future<Output = Shutdown>,
 ) -> Result<Shutdown, WorkerError> {
     let build = BuildHash(config.registry.table_hash());
-    shm::use_pool(config.memory_bytes_max / IDLE_FRACTION);
+    shm::use_pool(idle_bytes_max(&config));
     let hello = hello(Role::Worker, Some(build));
     let identity = Arc::new(Identity { rank: config.rank, host: hello.host.clone(), ..Identity::default() });
     let cpus = match config.binding.executors.as_slice() {
@@ -160,6 +160,16 @@ pub async fn run(
     }
     executor.stop(TASK_GRACE);
     ended
+}
+
+/// How much memory may lie idle. Without a limit it is as for one that is the worker's part of the host, by its threads.
+fn idle_bytes_max(config: &WorkerConfig) -> u64 {
+    let threads = config.binding.executors.len().max(1) as u64;
+    let cores = std::thread::available_parallelism().map_or(threads, |cores| cores.get() as u64).max(threads);
+    match config.memory_bytes_max {
+        0 => host_bytes() / cores * threads / IDLE_FRACTION,
+        limit => limit / IDLE_FRACTION,
+    }
 }
 
 async fn open_data_port(

@@ -5,26 +5,22 @@ use std::sync::Arc;
 
 use crate::model::{Resident, TaskId};
 
-/// Values and their size.
+/// Values.
 #[derive(Debug, Default)]
 pub struct Store {
     values: HashMap<TaskId, Arc<Resident>>,
-    bytes: u64,
 }
 
 impl Store {
     /// Holds a value.
     pub fn insert(&mut self, task: TaskId, value: Arc<Resident>) {
-        self.bytes += value.bytes() as u64;
         let former = self.values.insert(task, value);
         debug_assert!(former.is_none(), "{task} is held once");
     }
 
     /// Lets a value go; it lives on while others share it.
     pub fn remove(&mut self, task: TaskId) -> Option<Arc<Resident>> {
-        let value = self.values.remove(&task)?;
-        self.bytes -= value.bytes() as u64;
-        Some(value)
+        self.values.remove(&task)
     }
 
     /// A value, shared.
@@ -46,11 +42,6 @@ impl Store {
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
-
-    /// What the values are accounted as, in bytes.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
 }
 
 #[cfg(test)]
@@ -60,14 +51,14 @@ mod tests {
     use crate::model::Value;
 
     #[test]
-    fn bytes_follow_what_is_held() {
+    fn a_value_lives_on_while_others_share_it() {
         let mut store = Store::default();
         store.insert(TaskId(1), Arc::new(Resident::live(Value::new(1u8), 100)));
         store.insert(TaskId(2), Arc::new(Resident::live(Value::new(2u8), 20)));
         let shared = store.value(TaskId(1)).unwrap();
-        assert_eq!((store.len(), store.bytes()), (2, 120));
+        assert_eq!((store.len(), store.is_shared(TaskId(1)), store.is_shared(TaskId(2))), (2, true, false));
         store.remove(TaskId(1)).unwrap();
-        assert_eq!((store.len(), store.bytes()), (1, 20));
+        assert_eq!(store.len(), 1);
         assert_eq!(*shared.view::<u8>().unwrap(), 1);
     }
 }

@@ -41,13 +41,16 @@ const REPORTED_BYTES_MIN: u64 = 64 * 1024;
 const REPORTED_MAX: usize = 4096;
 /// Values that are handed out take up at most one such part of the memory.
 const IN_FLIGHT_PART: u64 = 8;
-/// How long a client's value waits for room in a worker whose tasks, or a failing disk, make none. It is taken in then all
-/// the same: the client would give up.
+/// How long a client's value waits for room in a worker whose tasks, or a failing disk, make none. Then it is taken in all
+/// the same, as the client would give up, or refused.
 const PUT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often a peer that waits for an answer hears that it is being worked on.
 const BUSY_PERIOD: Duration = Duration::from_secs(10);
 
+/// Why a client's value is not taken in.
+const NO_ROOM: &str = "its memory is full, and no value can be spilled: release futures, make room on the disk, or start \
+                       the workers with another --spill-directory or a larger --memory-limit";
 /// Why a value does not come that was only to be lent.
 const NOT_LENT: &str = "it does not lie in memory that others can map";
 
@@ -242,9 +245,15 @@ async fn fetch(port: Arc<Port>, request: FetchRequest, holder: Option<Peer>) {
         Err(error) => {
             debug!(%task, holder = %worker, %error, "fetch failed");
             if request.manner == Manner::Lent
-                && matches!(error, DataError::Refused { .. } | DataError::Lane { .. })
+                && matches!(
+                    error,
+                    DataError::Refused { .. } | DataError::Lane { .. } | DataError::Short { .. }
+                )
             {
                 return port.engine.not_lent(task);
+            }
+            if let DataError::TooLarge { bytes, .. } = error {
+                return port.engine.fetched_too_large(task, *bytes);
             }
         }
     }
@@ -253,9 +262,12 @@ async fn fetch(port: Arc<Port>, request: FetchRequest, holder: Option<Peer>) {
 
 impl Port {
     async fn fetch(&self, request: &FetchRequest, holder: &Peer) -> Result<Fetched, DataError> {
+        let mut can_map = true;
         loop {
-            let offers = self.offers(request, holder);
+            let offers = self.offers(request, holder, can_map);
             match self.pool.fetch(&holder.address, request.task, offers).await {
+                // It comes another way this time.
+                Err(DataError::Short { .. }) if request.manner == Manner::Any => can_map = false,
                 Err(error @ DataError::Lane { lane, .. }) => {
                     let holder = holder.worker;
                     if self.distrusted().insert((holder, lane)) {
@@ -271,12 +283,12 @@ impl Port {
     }
 
     /// How else than over TCP the value can come.
-    fn offers(&self, request: &FetchRequest, holder: &Peer) -> LaneOffers {
+    fn offers(&self, request: &FetchRequest, holder: &Peer, can_map: bool) -> LaneOffers {
         if request.nbytes <= TCP_BYTES_MAX as u64 {
             return LaneOffers::default();
         }
         let is_trusted = |lane| !self.distrusted().contains(&(holder.worker, lane));
-        let can_map = is_trusted(LaneKind::Shm) && shm::pool().has_room();
+        let can_map = can_map && is_trusted(LaneKind::Shm) && shm::pool().has_room();
         let shm = self.lanes.shm.filter(|_| can_map && request.nbytes >= BULK_BYTES_MIN as u64);
         let mpi = || {
             let (lane, rank) = (self.lanes.mpi.as_ref()?, holder.mpi_rank?);
@@ -431,7 +443,7 @@ impl Attendant {
                 Ok(Some(LaneKind::Tcp))
             }
             Err(reason) => {
-                if value.is_spilled() {
+                if value.is_lost() {
                     warn!(%task, reason, "a spilled value is lost");
                     self.port.engine.lose(task);
                 }
@@ -469,18 +481,23 @@ impl Attendant {
     async fn take_in(&mut self, task: TaskId, shape: &Shape) -> Result<(), PeerError> {
         let bytes = shape.bytes().unwrap_or(u64::MAX);
         if bytes > self.port.value_bytes_max {
-            skip_value(&mut self.reader, shape).await?;
-            let reason = format!(
-                "it has {bytes} bytes, and the worker may use {}; scatter it in parts",
-                self.port.value_bytes_max
-            );
-            PeerReply::Refused { reason }.append(&mut self.frames);
-            return Ok(());
+            let limit = self.port.value_bytes_max;
+            let reason = format!("it has {bytes} bytes, and the worker may use {limit}; scatter it in parts");
+            return self.refuse(shape, reason).await;
         }
-        let room = Reserved::of(&self.port.engine, bytes, PUT_PATIENCE).await;
+        let Some(room) = Reserved::of(&self.port.engine, bytes, PUT_PATIENCE).await else {
+            return self.refuse(shape, NO_ROOM.to_owned()).await;
+        };
         let packed = receive_value(&mut self.reader, shape).await?;
         room.fill(task, packed);
         PeerReply::Stored.append(&mut self.frames);
+        Ok(())
+    }
+
+    /// Lets a value pass by.
+    async fn refuse(&mut self, shape: &Shape, reason: String) -> Result<(), PeerError> {
+        skip_value(&mut self.reader, shape).await?;
+        PeerReply::Refused { reason }.append(&mut self.frames);
         Ok(())
     }
 }

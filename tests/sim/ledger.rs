@@ -375,10 +375,12 @@ impl Ledger {
         }
     }
 
-    /// A holder is to drop its copy. On a client's word it is the one that the client asked for.
+    /// A holder is to drop its copy. On a client's word it is the one that the client asked for, or that of a
+    /// value which has been moved: the order whose turn it then is may be done already.
     pub(crate) fn freed(&mut self, worker: WorkerId, task: TaskId) {
         let is_there = !self.acquiring.remove(&(worker, task));
-        let is_doubted = self.doubted.is_none_or(|copy| copy == (worker, task));
+        let has_more = self.copies.get(&task).is_some_and(|copies| copies.workers.len() > 1);
+        let is_doubted = self.doubted.is_none_or(|copy| copy == (worker, task)) || has_more;
         assert!(is_doubted || !is_there, "a good copy of {task} is dropped");
         if let Some(copies) = self.copies.get_mut(&task)
             && copies.workers.remove(&worker)
@@ -452,6 +454,10 @@ impl Ledger {
             (ErrorKind::WorkersDied { workers }, _) => self.are_its_deaths(root, workers),
             (ErrorKind::NoValidWorker, _) => self.is_restricted(root) && self.had_no_worker[root],
             (ErrorKind::DataLost { .. }, Behaviour::Scattered) => self.may_be_lost[root],
+            (ErrorKind::InputTooLarge { bytes, bytes_max }, _) => {
+                let has_size = |input: &Entry| self.catalogue.specs[*input].nbytes == *bytes;
+                bytes > bytes_max && spec.inputs.iter().any(has_size)
+            }
             _ => false,
         };
         assert!(is_allowed, "entry {entry} fails for {root} ({spec:?}): {error}");

@@ -52,6 +52,7 @@ fn sim_random_clusters_keep_every_promise() {
     let failed: Vec<u64> = outcomes.into_iter().filter_map(Result::err).collect();
     assert!(failed.is_empty(), "{} of {seeds} seeds fail: {failed:?}", failed.len());
     assert!(seeds < SEEDS || sum.spills > 0 && sum.pauses > 0, "memory is never short: {sum:?}");
+    assert!(seeds < SEEDS || sum.fills > 0 && sum.refusals > 0, "memory is never full: {sum:?}");
     // What no single seed has to show.
     assert!(seeds < SEEDS || (sum.replicated > 0 && sum.moved > 0), "no value is copied or moved: {sum:?}");
     assert!(seeds < SEEDS || sum.without_worker > 0, "no call waits in vain for a worker: {sum:?}");

@@ -4,10 +4,9 @@ use dcluster::model::{TaskId, WorkerId};
 use dcluster::worker::core::memory::{Spilled, Ticket};
 
 use super::network::Event;
+use super::worker::Incoming;
 use super::world::World;
 
-/// How long a client's value waits for room.
-const PUT_PATIENCE_US: u64 = 5_000_000;
 /// How long it then takes to be received.
 const PUT_US: u64 = 100;
 /// Looks at the memory that certainly lead to another attempt to write.
@@ -22,8 +21,11 @@ impl World {
         let is_watching = worker.is_watching();
         let (expected, admitted) =
             (std::mem::take(&mut worker.floor.expected), std::mem::take(&mut worker.floor.admitted));
+        for Incoming { client, future, task, .. } in std::mem::take(&mut worker.floor.refused) {
+            self.network.apart(&mut self.random, Event::PutFailed { client, future, worker: id, task });
+        }
         for put in expected {
-            self.network.after(PUT_PATIENCE_US, Event::PutHurries { worker: id, put });
+            self.network.after(self.plan.put_patience_us, Event::PutHurries { worker: id, put });
         }
         for put in admitted {
             self.network.after(PUT_US, Event::PutEnds { worker: id, put });

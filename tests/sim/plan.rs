@@ -9,6 +9,9 @@ const IN_VAIN_STRIDE: u64 = 8;
 /// Entries of such a seed's catalogue.
 const IN_VAIN_ENTRIES_MIN: u64 = 40;
 
+/// No value has more bits than this.
+const VALUE_LOG2_MAX: u32 = 28;
+
 /// How much of what there is.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -25,6 +28,10 @@ pub(crate) struct Plan {
     pub(crate) mail_us_max: u64,
     /// What a worker may use; 0 for all there is.
     pub(crate) memory_bytes_max: u64,
+    /// The largest value has so many bits.
+    pub(crate) large_log2_max: u64,
+    /// How long a client's value waits for room.
+    pub(crate) put_patience_us: u64,
     /// Of 100 values that are spilled, so many find a full disk.
     pub(crate) full_percent: u64,
     /// Of 100 values that are read from disk, so many are damaged.
@@ -43,6 +50,8 @@ impl Plan {
             _ => 1000,
         };
         let is_faulty = random.chance(70);
+        let memory_bytes_max: u64 = random.pick(&[0, 1 << 14, 1 << 20, 1 << 26, 1 << 29]);
+        let fits_log2_max = u64::from(memory_bytes_max.checked_ilog2().unwrap_or(VALUE_LOG2_MAX));
         let plan = Self {
             workers,
             threads_max: random.pick(&[1, 2, 8]),
@@ -53,7 +62,13 @@ impl Plan {
             leaves: if is_faulty { random.pick(&[1, 3, 10, 30]) + workers / 8 } else { 0 },
             flaky_percent: if is_faulty { random.pick(&[0, 0, 5]) } else { 0 },
             mail_us_max: random.pick(&[1, 100, 2000]),
-            memory_bytes_max: random.pick(&[0, 1 << 14, 1 << 20, 1 << 26, 1 << 29]),
+            memory_bytes_max,
+            large_log2_max: if random.chance(20) {
+                u64::from(VALUE_LOG2_MAX)
+            } else {
+                fits_log2_max.min(VALUE_LOG2_MAX.into())
+            },
+            put_patience_us: random.pick(&[1_000, 5_000_000]),
             full_percent: if is_faulty { random.pick(&[0, 0, 20, 100]) } else { 0 },
             damaged_percent: if is_faulty { random.pick(&[0, 0, 10]) } else { 0 },
             is_in_vain: seed % IN_VAIN_STRIDE == IN_VAIN_STRIDE - 1,
@@ -87,6 +102,7 @@ impl Plan {
             scattered_percent: random.pick(&[0, 20, 80]),
             large_percent: random.pick(&[0, 50, 100]),
             bound_percent: random.pick(&[0, 0, 10, 60]),
+            large_log2_max: self.large_log2_max,
             workers: self.workers,
             duration_log2_min: 0,
             shapes: SHAPES,

@@ -167,7 +167,12 @@ impl Scheduler {
             WorkerMessage::Join(join) => {
                 desk.ledger.worker_joined(worker, join.rank, &join.host);
                 let functions = join.functions.into_iter().map(|function| (function.id, function.name));
-                let seat = Seat { host: &join.host, rank: join.rank, threads: join.threads };
+                let seat = Seat {
+                    host: &join.host,
+                    rank: join.rank,
+                    threads: join.threads,
+                    memory_bytes_max: join.memory_bytes_max,
+                };
                 core.worker_joined(worker, seat, functions, desk);
             }
             WorkerMessage::Finished(mut reports) => {

@@ -19,6 +19,8 @@ pub(crate) struct Summary {
     pub(crate) without_worker: u64,
     pub(crate) spills: u64,
     pub(crate) pauses: u64,
+    pub(crate) fills: u64,
+    pub(crate) refusals: u64,
 }
 
 impl Summary {
@@ -40,6 +42,8 @@ impl Summary {
             without_worker: self.without_worker + other.without_worker,
             spills: self.spills + other.spills,
             pauses: self.pauses + other.pauses,
+            fills: self.fills + other.fills,
+            refusals: self.refusals + other.refusals,
         }
     }
 }

@@ -47,7 +47,12 @@ pub(crate) struct Floor {
     pub(crate) expected: Vec<PutId>,
     /// and those that there is room for.
     pub(crate) admitted: Vec<PutId>,
+    /// Values of clients for which there will be no room.
+    pub(crate) refused: Vec<Incoming>,
     pub(crate) pauses: u64,
+    /// How often it had no room for what tasks without inputs make.
+    pub(crate) fills: u64,
+    pub(crate) refusals: u64,
     pub(crate) spills: u64,
     /// The value of the event that is booked.
     arriving: Option<Stored>,
@@ -359,6 +364,11 @@ impl Effects for Floor {
         self.admitted.push(put);
     }
 
+    fn refuse(&mut self, put: PutId) {
+        self.refusals += 1;
+        self.refused.push(self.puts.remove(&put).expect("only what was expected is refused"));
+    }
+
     fn fetch(&mut self, task: TaskId, _nbytes: u64, holder: WorkerId) {
         self.fetches.push((task, holder));
     }
@@ -405,6 +415,7 @@ impl Effects for Floor {
 
     fn pressure(&mut self, pressure: Pressure) {
         self.pauses += u64::from(pressure == Pressure::Paused);
+        self.fills += u64::from(pressure == Pressure::Full);
         self.outbox.pressure(pressure);
     }
 }

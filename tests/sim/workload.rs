@@ -70,6 +70,8 @@ pub(crate) struct Mix {
     pub(crate) scattered_percent: u64,
     /// Entries whose value may be too large to travel with a report.
     pub(crate) large_percent: u64,
+    /// Binary logarithm of the size of the largest value in bytes.
+    pub(crate) large_log2_max: u64,
     /// Calls that name workers.
     pub(crate) bound_percent: u64,
     /// How many workers there may be.
@@ -206,7 +208,11 @@ impl Catalogue {
             inputs,
             behaviour,
             value,
-            nbytes: if !random.chance(percent.large_percent) { 8 } else { 1 << random.between(12, 28) },
+            nbytes: if !random.chance(percent.large_percent) {
+                8
+            } else {
+                1 << random.between(12, percent.large_log2_max)
+            },
             duration_us: 1 << random.between(percent.duration_log2_min, 14),
             priority: if random.chance(80) { 0 } else { random.between(0, 4) as i32 - 2 },
             retries: random.pick(&[0, 0, 1, 2]),

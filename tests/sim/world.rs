@@ -114,6 +114,8 @@ impl World {
             without_worker: self.ledger.without_worker,
             blamed: self.ledger.blamed,
             spills: self.workers.values().map(|worker| worker.floor.spills).sum(),
+            fills: self.workers.values().map(|worker| worker.floor.fills).sum(),
+            refusals: self.workers.values().map(|worker| worker.floor.refusals).sum(),
             pauses: self.workers.values().map(|worker| worker.floor.pauses).sum(),
         }
     }

@@ -97,7 +97,7 @@ impl Run {
         run.core.client_joined(CLIENT);
         for worker in 0..workers {
             let functions = [(FUNCTION, "noop".to_owned())];
-            let seat = Seat { host: "localhost", rank: Some(worker + 1), threads: 1 };
+            let seat = Seat { host: "localhost", rank: Some(worker + 1), threads: 1, memory_bytes_max: 0 };
             run.core.worker_joined(WorkerId(worker), seat, functions, &mut run.post);
         }
         run

@@ -21,6 +21,7 @@ use crate::launch::role::Environment;
 use crate::security::Surroundings;
 use crate::topology::Machine;
 
+const SHMEM_HUGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
 const LOOKUP_WAIT_MAX: Duration = Duration::from_secs(5);
 const OPEN_FILES_MIN: u64 = 256;
 const OPEN_FILES_GOOD: u64 = 1024;
@@ -42,6 +43,7 @@ pub(super) fn checks(env: &Environment) -> Vec<Check> {
         ),
         judge_shared_memory(shared_memory()),
         judge_mapping(map_from_another_process()),
+        judge_huge_pages(fs::read_to_string(SHMEM_HUGE_PAGES).ok().as_deref()),
         run_directory(env),
         judge_memory(memory::limit_of_cgroup(), memory::total()),
     ]
@@ -231,6 +233,23 @@ fn judge_mapping(found: Result<(), String>) -> Check {
     }
 }
 
+/// The setting is a list of words, of which the one in brackets holds.
+fn judge_huge_pages(setting: Option<&str>) -> Check {
+    const NAME: &str = "huge pages";
+    let chosen = setting.and_then(|words| Some(words.split_once('[')?.1.split_once(']')?.0));
+    match chosen {
+        Some(word @ ("always" | "within_size" | "advise" | "force")) => {
+            Check::ok(NAME, format!("large values have them (shmem_enabled is {word})"))
+        }
+        Some(word) => Check::warn(
+            NAME,
+            format!("large values have small pages (shmem_enabled is {word})"),
+            format!("for faster first use of memory, as root: echo advise > {SHMEM_HUGE_PAGES}"),
+        ),
+        None => Check::ok(NAME, "this kernel has none for large values"),
+    }
+}
+
 fn run_directory(env: &Environment) -> Check {
     const NAME: &str = "run directory";
     let fix = "set DCLUSTER_RUN_DIR to a directory that only you can enter";
@@ -322,6 +341,16 @@ mod tests {
         assert_eq!(judge_shared_memory(Some((64 << 20, 64 << 20))).verdict, Verdict::Warn);
         assert_eq!(judge_shared_memory(None).verdict, Verdict::Warn);
         assert_eq!(judge_shared_memory(Some((8 << 30, 8 << 30))).verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn huge_pages_that_nobody_may_have_are_a_warning() {
+        let check = judge_huge_pages(Some("always within_size advise [never] deny force\n"));
+        assert_eq!(check.verdict, Verdict::Warn);
+        assert!(check.found.contains("never") && check.fix.unwrap().contains("echo advise"));
+        let check = judge_huge_pages(Some("always within_size [advise] never deny force\n"));
+        assert_eq!(check.verdict, Verdict::Ok);
+        assert_eq!(judge_huge_pages(None).verdict, Verdict::Ok);
     }
 
     #[test]

@@ -263,10 +263,11 @@ impl SchedulerCore {
     /// Whether `thief` may take a bound task off a worker with which it would wait that long.
     fn may_rob(&self, slot: u32, thief: WorkerId, wait_us: u64) -> bool {
         let patience_us = PATIENCE * u64::from(self.estimate_us(self.tasks[slot].function));
-        self.suits(slot, thief) || (self.is_permitted(slot, thief) && wait_us > patience_us)
+        let may_run = self.suits(slot, thief) || (self.is_permitted(slot, thief) && wait_us > patience_us);
+        may_run && self.fits(slot, thief)
     }
 
-    fn rank_of(&self, slot: u32) -> (i32, u32) {
+    pub(super) fn rank_of(&self, slot: u32) -> (i32, u32) {
         (self.tasks[slot].priority, self.estimate_us(self.tasks[slot].function))
     }
 }

@@ -95,8 +95,10 @@ impl SchedulerCore {
     }
 
     /// A worker's error, completed by what only the scheduler knows.
-    pub(super) fn complete_error(&self, slot: u32, error: &[u8]) -> Arc<[u8]> {
-        self.pack_error(slot, TaskError::unpack(error))
+    pub(super) fn complete_error(&self, slot: u32, worker: WorkerId, error: &[u8]) -> Arc<[u8]> {
+        let mut error = TaskError::unpack(error);
+        error.worker.get_or_insert(worker);
+        self.pack_error(slot, error)
     }
 
     fn pack_error(&self, slot: u32, mut error: TaskError) -> Arc<[u8]> {

@@ -163,9 +163,11 @@ impl SchedulerCore {
                     .iter()
                     .chain(worker.bound.iter())
                     .find(|task| self.ready_slot(*task).is_some());
+                let is_full = self.workers.is_full(id);
+                let own = own.filter(|_| !is_full || !worker.backlog.is_empty());
                 assert_eq!(own, None, "{id} is idle and has a backlog");
                 let any = self.pool.iter().find(|task| self.ready_slot(*task).is_some());
-                let any = any.filter(|_| !self.workers.is_avoided(id));
+                let any = any.filter(|_| !self.workers.is_avoided(id) && !is_full);
                 assert_eq!(any, None, "{id} is idle and the pool is not empty");
             }
         }

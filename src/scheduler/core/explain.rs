@@ -42,6 +42,8 @@ pub struct WorkerSummary {
     pub held_bytes: u64,
     /// Whether it runs one task at a time, as its memory is nearly full.
     pub is_paused: bool,
+    /// Whether it takes only tasks that have inputs.
+    pub is_full: bool,
     /// Estimated time until it has worked off what it has.
     pub wait_us: u64,
 }
@@ -112,6 +114,7 @@ impl SchedulerCore {
             values: worker.holds.len(),
             held_bytes: worker.held_bytes,
             is_paused: worker.is_paused,
+            is_full: worker.is_full,
             wait_us: worker.wait_us(),
         };
         self.workers.iter().map(summary).collect()
@@ -211,6 +214,31 @@ impl SchedulerCore {
         }
     }
 
+    /// Whether a task waits for memory that nothing but the end of values makes.
+    fn is_without_room(&self, slot: u32) -> bool {
+        let is_refused = match self.bindings.find(slot) {
+            Some(placement) if placement.others() == Others::Refused => {
+                let named = self.named(placement);
+                !named.is_empty() && named.iter().all(|worker| self.workers.is_full(*worker))
+            }
+            _ => self.workers.all_full(),
+        };
+        self.tasks[slot].inputs.is_empty() && is_refused
+    }
+
+    /// Why a task without inputs does not run.
+    fn reason_of_full(&self, slot: u32) -> String {
+        let whose = match self.bindings.find(slot) {
+            Some(placement) if placement.others() == Others::Refused => placement.to_string(),
+            _ => format!("all {} workers", self.workers.len()),
+        };
+        format!(
+            "no room: memory of {whose} is full and no value can be spilled, so only tasks that have inputs start there \
+             until values are freed; release futures, make room on the disk, or start the workers with another \
+             --spill-directory or a larger --memory-limit"
+        )
+    }
+
     fn reason(&self, slot: u32, awaits: &[String]) -> (&'static str, String) {
         match &self.tasks[slot].state {
             State::Waiting { missing } => {
@@ -219,6 +247,7 @@ impl SchedulerCore {
             State::Ready if self.workers.len() == 0 => {
                 ("ready", "no worker has joined the cluster".to_owned())
             }
+            State::Ready if self.is_without_room(slot) => ("ready", self.reason_of_full(slot)),
             State::Ready if self.tasks[slot].is_bound => ("ready", self.reason_of_binding(slot)),
             State::Ready if self.workers.all_paused() => (
                 "ready",

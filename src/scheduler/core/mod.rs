@@ -205,6 +205,8 @@ pub struct Seat<'a> {
     pub rank: Option<u32>,
     /// Tasks that it runs at once.
     pub threads: u32,
+    /// The memory that it may use, in bytes; 0 for all there is.
+    pub memory_bytes_max: u64,
 }
 
 /// Counts since the start.

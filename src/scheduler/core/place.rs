@@ -24,6 +24,9 @@ const SAME_HOST: Distance = Distance { latency_us: 30.0, us_per_byte: 1.0 / 3000
 /// Two hosts: a fabric at 1 GB/s is assumed until measured.
 const OTHER_HOST: Distance = Distance { latency_us: 100.0, us_per_byte: 1.0 / 1000.0 };
 
+/// What it costs in place of a transfer that cannot be: more than any number of them.
+const NEVER_US: f32 = 1e18;
+
 /// Holders of an input that are looked at.
 const HOLDERS_MAX: usize = 4;
 /// Candidates that are looked at for one task.
@@ -88,8 +91,10 @@ impl SchedulerCore {
     fn choose(&mut self, slot: u32) -> WorkerId {
         let mut candidates = SmallVec::<[WorkerId; CANDIDATES_MAX]>::new();
         for input in &self.tasks[slot].inputs {
+            let is_giant = self.workers.is_giant(self.tasks[*input].nbytes);
             for holder in self.tasks[*input].holders.iter().take(HOLDERS_MAX) {
-                let is_good = !candidates.contains(holder) && !self.workers.is_avoided(*holder);
+                let is_open = is_giant || !self.workers.is_avoided(*holder);
+                let is_good = is_open && !candidates.contains(holder);
                 if candidates.len() < CANDIDATES_MAX - 2 && is_good {
                     candidates.push(*holder);
                 }
@@ -113,12 +118,24 @@ impl SchedulerCore {
             if task.holders.is_empty() || task.holders.contains(&id) || worker.inbound.contains(&input) {
                 continue;
             }
+            if task.nbytes > worker.memory_bytes_max {
+                cost += NEVER_US;
+            }
             let near =
                 |holder: &WorkerId| self.workers.find(*holder).is_some_and(|other| other.host == worker.host);
             let distance = if task.holders.iter().any(near) { SAME_HOST } else { OTHER_HOST };
             cost += distance.latency_us + task.nbytes as f32 * distance.us_per_byte;
         }
         cost
+    }
+
+    /// Whether no input of the task is too large to come to this worker.
+    pub(super) fn fits(&self, slot: u32, id: WorkerId) -> bool {
+        let Some(worker) = self.workers.find(id) else { return false };
+        self.tasks[slot].inputs.iter().all(|input| {
+            let input = &self.tasks[*input];
+            input.nbytes <= worker.memory_bytes_max || input.holders.is_empty() || input.holders.contains(&id)
+        })
     }
 
     /// Gives tasks to the workers that have room: their own backlog first, then the pool, then what others have.
@@ -158,7 +175,7 @@ impl SchedulerCore {
 
     pub(super) fn feed_backlog<E: Effects>(&mut self, worker: WorkerId, effects: &mut E) {
         while self.room(worker) != Room::None
-            && let Some(id) = self.workers.live(worker).next_waiting()
+            && let Some(id) = self.next_waiting(worker)
         {
             self.start(worker, id, effects);
         }
@@ -178,7 +195,7 @@ impl SchedulerCore {
             if self.room(worker) == Room::None {
                 return true;
             }
-            let Some(id) = self.pool.pop_front() else { return true };
+            let Some(id) = self.next_of_pool(worker) else { return self.pool.is_empty() };
             if self.is_too_far_ahead(worker, id) {
                 self.pool_again(id);
                 return false;
@@ -346,6 +363,7 @@ impl SchedulerCore {
         let task = &self.tasks[follower];
         matches!(task.state, State::Waiting { .. })
             && self.suits(follower, id)
+            && self.fits(follower, id)
             && worker.followers < worker.threads * FOLLOWERS_PER_THREAD_MAX
             && (!self.functions_known || self.functions[task.function as usize].registered)
             && task.inputs.iter().all(|input| match self.tasks[*input].state {
@@ -385,25 +403,40 @@ impl SchedulerCore {
     /// Moves half of another worker's backlog to `thief`, or asks half of a worker's queue back for it; whether
     /// that was worth it.
     fn steal<E: Effects>(&mut self, thief: WorkerId, effects: &mut E) -> bool {
-        if let Some(victim) = self.backlogged_victim(thief) {
-            let count = self.workers.live(victim).backlog.len().div_ceil(2);
-            for _ in 0..count {
-                let Some(id) = self.workers.live(victim).backlog.pop_back() else { break };
-                if let Some(slot) = self.ready_slot(id) {
-                    let (priority, function) = (self.tasks[slot].priority, self.tasks[slot].function);
-                    let estimate_us = self.estimate_us(function);
-                    self.workers.live(thief).backlog.push_front(priority, id, estimate_us);
-                    self.workers.backlogged.insert(thief);
-                }
-            }
-            if self.workers.live(victim).backlog.is_empty() {
-                self.workers.backlogged.remove(&victim);
-            }
-            self.totals.stolen += count as u64;
+        if let Some(victim) = self.backlogged_victim(thief)
+            && self.steal_from(victim, thief)
+        {
             self.feed_backlog(thief, effects);
             return true;
         }
         self.steal_bound(thief, effects) || self.retract_for(thief, effects)
+    }
+
+    /// Moves half of a backlog, as far as it can run on `thief`; whether there was anything.
+    fn steal_from(&mut self, victim: WorkerId, thief: WorkerId) -> bool {
+        let (mut kept, mut stolen) = (SmallVec::<[TaskId; 8]>::new(), 0);
+        for _ in 0..self.workers.live(victim).backlog.len().div_ceil(2) {
+            let Some(id) = self.workers.live(victim).backlog.pop_back() else { break };
+            let Some(slot) = self.ready_slot(id) else { continue };
+            if !self.fits(slot, thief) {
+                kept.push(id);
+                continue;
+            }
+            let (priority, estimate_us) = self.rank_of(slot);
+            self.workers.live(thief).backlog.push_front(priority, id, estimate_us);
+            self.workers.backlogged.insert(thief);
+            stolen += 1;
+        }
+        for id in kept.into_iter().rev() {
+            let slot = self.ready_slot(id).expect("it was ready a moment ago");
+            let (priority, estimate_us) = self.rank_of(slot);
+            self.workers.live(victim).backlog.push_back(priority, id, estimate_us);
+        }
+        if self.workers.live(victim).backlog.is_empty() {
+            self.workers.backlogged.remove(&victim);
+        }
+        self.totals.stolen += stolen;
+        stolen > 0
     }
 
     /// The worker with the longest wait whose backlog is worth moving to `thief`.
@@ -440,6 +473,7 @@ impl SchedulerCore {
         if !self.bindings.is_empty() {
             candidates.retain(|slot| self.suits(*slot, thief));
         }
+        candidates.retain(|slot| self.fits(*slot, thief));
         // The worker was given no more than a round trip of work, by what was known then.
         let estimates = candidates.iter().map(|slot| u64::from(self.estimate_us(self.tasks[*slot].function)));
         if estimates.sum::<u64>() / threads < 2 * self.tuning.round_trip_us {

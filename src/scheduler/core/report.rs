@@ -59,7 +59,7 @@ impl SchedulerCore {
             }
             None => {
                 self.totals.failed += 1;
-                let error = self.complete_error(slot, report.error);
+                let error = self.complete_error(slot, worker, report.error);
                 self.steps.push(Step::Fail(slot, error));
                 self.take_steps(effects);
             }

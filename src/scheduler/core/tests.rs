@@ -102,8 +102,12 @@ impl Bench {
     }
 
     fn join(&mut self, id: u32) {
+        self.join_with_memory(id, 0);
+    }
+
+    fn join_with_memory(&mut self, id: u32, memory_bytes_max: u64) {
         let functions = [(FUNCTION, "inc".to_owned())];
-        let seat = Seat { host: "host", rank: Some(id + 1), threads: 1 };
+        let seat = Seat { host: "host", rank: Some(id + 1), threads: 1, memory_bytes_max };
         self.core.worker_joined(WorkerId(id), seat, functions, &mut self.effects);
     }
 

@@ -9,6 +9,7 @@ use super::Seat;
 use super::queue::ReadyQueue;
 use super::task::{NONE, TaskTable};
 use crate::model::{TaskId, WorkerId, WorkerName};
+use crate::wire::worker::Pressure;
 
 /// One worker.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(super) struct Worker {
     /// Its rank in the launch, if it has one.
     pub rank: Option<u32>,
     pub threads: u32,
+    /// No value that is larger can come to it.
+    pub memory_bytes_max: u64,
     /// Slots of assigned tasks, followers included; a task knows its place in here.
     pub assigned: Vec<u32>,
     /// Followers among `assigned`.
@@ -40,6 +43,8 @@ pub(super) struct Worker {
     pub started: BTreeSet<TaskId>,
     /// Whether its memory is nearly full: it runs one task at a time.
     pub is_paused: bool,
+    /// Whether it is paused and takes only tasks that have inputs.
+    pub is_full: bool,
     /// The line that the worker stands in, and its number there.
     standing: (Room, u64),
     /// Whether its room may have grown, or its backlog has.
@@ -83,8 +88,12 @@ pub(super) struct Workers {
     deep: BTreeSet<WorkerId>,
     /// Workers that are to be fed, each once.
     dirty: Vec<WorkerId>,
+    /// The least memory that any worker ever had.
+    memory_bytes_min: Option<u64>,
     /// How many have paused.
     paused: usize,
+    /// How many of these are full.
+    full: usize,
     /// Whether all had when workers were fed last.
     were_all_paused: bool,
 }
@@ -140,13 +149,17 @@ impl Worker {
 
 impl Workers {
     pub(super) fn join(&mut self, id: WorkerId, seat: Seat<'_>) {
-        let Seat { host, rank, threads } = seat;
+        let Seat { host, rank, threads, memory_bytes_max } = seat;
+        let memory_bytes_max = if memory_bytes_max == 0 { u64::MAX } else { memory_bytes_max };
+        self.memory_bytes_min =
+            Some(self.memory_bytes_min.map_or(memory_bytes_max, |min| min.min(memory_bytes_max)));
         let hosts = u32::try_from(self.hosts.len()).unwrap_or(u32::MAX);
         let host = *self.hosts.entry(host.to_owned()).or_insert(hosts);
         let worker = Worker {
             host,
             rank,
             threads,
+            memory_bytes_max,
             assigned: Vec::new(),
             followers: 0,
             abandoned: BTreeMap::new(),
@@ -159,6 +172,7 @@ impl Workers {
             retracting: BTreeSet::new(),
             started: BTreeSet::new(),
             is_paused: false,
+            is_full: false,
             standing: (Room::None, 0),
             is_dirty: false,
             is_deep: false,
@@ -186,19 +200,34 @@ impl Workers {
         self.by_rank.retain(|(_, other)| *other != id);
         let worker = self.table.get_mut(id.0 as usize)?.take()?;
         self.paused -= usize::from(worker.is_paused);
+        self.full -= usize::from(worker.is_full);
         Some(worker)
     }
 
-    /// Books whether a worker has paused; whether that is news.
-    pub(super) fn pause(&mut self, id: WorkerId, is_paused: bool) -> bool {
+    /// Books whether a worker has paused, and is full; whether that is news.
+    pub(super) fn pause(&mut self, id: WorkerId, pressure: Pressure) -> bool {
+        let (is_paused, is_full) = match pressure {
+            Pressure::Open => (false, false),
+            Pressure::Paused => (true, false),
+            Pressure::Full => (true, true),
+        };
         let worker = self.live(id);
-        let is_news = std::mem::replace(&mut worker.is_paused, is_paused) != is_paused;
-        match (is_news, is_paused) {
-            (true, true) => self.paused += 1,
-            (true, false) => self.paused -= 1,
-            (false, _) => {}
-        }
-        is_news
+        let was_paused = std::mem::replace(&mut worker.is_paused, is_paused);
+        let was_full = std::mem::replace(&mut worker.is_full, is_full);
+        self.paused = self.paused + usize::from(is_paused) - usize::from(was_paused);
+        self.full = self.full + usize::from(is_full) - usize::from(was_full);
+        (was_paused, was_full) != (is_paused, is_full)
+    }
+
+    /// Whether every worker is full.
+    pub(super) fn all_full(&self) -> bool {
+        self.full > 0 && self.full == self.order.len()
+    }
+
+    /// Whether a worker takes only tasks that have inputs.
+    #[inline]
+    pub(super) fn is_full(&self, id: WorkerId) -> bool {
+        self.full > 0 && self.find(id).is_some_and(|worker| worker.is_full)
     }
 
     /// Whether no worker is open.
@@ -210,6 +239,12 @@ impl Workers {
     #[inline]
     pub(super) fn is_avoided(&self, id: WorkerId) -> bool {
         self.paused > 0 && !self.all_paused() && self.find(id).is_some_and(|worker| worker.is_paused)
+    }
+
+    /// Whether a value of so many bytes may be more than a worker can take.
+    #[inline]
+    pub(super) fn is_giant(&self, nbytes: u64) -> bool {
+        self.memory_bytes_min.is_some_and(|min| nbytes > min)
     }
 
     /// The first worker from this place on that is not to be passed over.

@@ -93,6 +93,7 @@ impl Hub {
             "spill_read_bytes": peer.metrics.memory.read_bytes,
             "spill_failing": peer.metrics.memory.is_disk_failing,
             "paused": summary.is_paused,
+            "full": summary.is_full,
             "cpu_percent": peer.cpu_percent,
             "received": peer.metrics.received,
         }))

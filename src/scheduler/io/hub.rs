@@ -320,6 +320,7 @@ impl Hub {
         let functions: Vec<_> =
             join.functions.iter().map(|function| (function.id, function.name.clone())).collect();
         let (host, rank, threads) = (join.host.clone(), join.rank, join.threads);
+        let memory_bytes_max = join.memory_bytes_max;
         let newcomer = [as_peer(worker, &join)];
         let known = self.worker_addresses();
         self.post.workers.get_mut(&worker).expect("it is connected").join = Some(join);
@@ -327,7 +328,8 @@ impl Hub {
         let (clients, workers) = (self.post.client_ids(), self.post.worker_ids());
         clients.into_iter().for_each(|client| self.post.client(client, |outbox| outbox.peers(&newcomer)));
         workers.into_iter().for_each(|other| self.post.worker(other, |outbox| outbox.peers(&newcomer)));
-        self.core.worker_joined(worker, Seat { host: &host, rank, threads }, functions, &mut self.post);
+        let seat = Seat { host: &host, rank, threads, memory_bytes_max };
+        self.core.worker_joined(worker, seat, functions, &mut self.post);
         Ok(())
     }
 

@@ -251,6 +251,9 @@ impl Answers {
             }
             Err(error) => {
                 let (address, reason) = (self.address.clone(), with_causes(&error));
+                if error.may_pass() {
+                    return Err(DataError::Short { address, task, reason });
+                }
                 Err(DataError::Lane { lane, address, task, reason })
             }
         }

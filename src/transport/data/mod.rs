@@ -132,6 +132,16 @@ pub enum DataError {
         /// What happened there.
         reason: String,
     },
+    /// It cannot be mapped at the moment, for lack of something in this process.
+    #[error("the value of {task} from {address} cannot be mapped at the moment: {reason}")]
+    Short {
+        /// `host:port`.
+        address: String,
+        /// The value's name.
+        task: TaskId,
+        /// What is lacking.
+        reason: String,
+    },
     /// The value is larger than this process may hold.
     #[error("the value of {task} has {bytes} bytes, more than the {bytes_max} that this process may hold")]
     TooLarge {

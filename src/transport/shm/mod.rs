@@ -7,8 +7,9 @@
 //! ```
 //!
 //! [`pool`] recycles segments and knows which addresses lie in which; `segment.rs` is one of them, or a map of another
-//! process's; [`leases`] keeps what others are about to map. Segments are anonymous files: whatever dies, the kernel takes them back, and no mount limits their
-//! size. One that was exported is never written again, so a map is good for as long as it is held, whoever has died.
+//! process's; [`leases`] keeps what others are about to map. Segments are anonymous files: whatever dies, the kernel
+//! takes them back, and no mount limits their size. One that was exported is never written again, so a map is good for
+//! as long as it is held, whoever has died.
 
 pub mod leases;
 mod pool;
@@ -33,10 +34,27 @@ pub fn pool() -> &'static Pool {
 }
 
 /// Has large buffers of this process live in its pool, which keeps up to `idle_bytes` more of unused memory.
+///
+/// Not where the kernel accounts for a page of such memory when it is touched, and ends a process that touches one too
+/// many: on the heap it says no in time.
 pub fn use_pool(idle_bytes: u64) {
     raise_open_files();
+    let overcommit = fs::read_to_string("/proc/sys/vm/overcommit_memory").unwrap_or_default();
+    if never_overcommits(&overcommit) {
+        if POOL.close() {
+            tracing::warn!(
+                "vm.overcommit_memory is 2: large buffers live on the heap, and are copied to other ranks of this host"
+            );
+        }
+        return;
+    }
     POOL.keep_idle(idle_bytes);
     buffer::take_bulk_from(&*POOL);
+}
+
+/// Whether the kernel promises no more memory than it has, by its own setting.
+fn never_overcommits(setting: &str) -> bool {
+    setting.trim() == "2"
 }
 
 /// What processes have in common that can map each other's segments; None if the system does not tell.
@@ -52,4 +70,15 @@ pub fn host_key() -> Option<HostKey> {
         Some(HostKey(hasher.finish()))
     });
     *KEY
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_promises_no_more_than_it_has_is_known() {
+        assert!(never_overcommits("2\n"));
+        assert!(!never_overcommits("0\n") && !never_overcommits("1\n") && !never_overcommits(""));
+    }
 }

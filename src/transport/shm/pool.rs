@@ -152,15 +152,20 @@ impl Pool {
         limits.segments = limits.segments.max(Limits::of_process().segments);
     }
 
+    /// Has it make and map nothing from now on; whether that is news.
+    pub fn close(&self) -> bool {
+        std::mem::take(&mut self.shared.lock().limits.segments) > 0
+    }
+
     /// What it has at this moment.
     pub fn usage(&self) -> PoolUse {
         self.shared.lock().usage
     }
 
-    /// Gives idle memory back to the system until at most `bytes` are left.
-    pub fn trim(&self, bytes: u64) {
+    /// Gives idle memory back to the system.
+    pub fn trim(&self) {
         let mut dropped = Vec::new();
-        self.shared.lock().evict(bytes, &mut dropped);
+        self.shared.lock().evict(0, &mut dropped);
     }
 
     /// Whether one more segment, or map, can be had.

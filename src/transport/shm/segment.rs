@@ -70,6 +70,18 @@ pub enum MapError {
     },
 }
 
+impl MapError {
+    /// Whether this process lacks something at the moment, and nothing is wrong with the other one.
+    pub fn may_pass(&self) -> bool {
+        let lacks = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN];
+        match self {
+            Self::Io { source, .. } => source.raw_os_error().is_some_and(|errno| lacks.contains(&errno)),
+            Self::Full { .. } => true,
+            Self::Other { .. } => false,
+        }
+    }
+}
+
 impl Segment {
     /// New memory, all zero.
     pub(super) fn create(bytes: usize) -> io::Result<Self> {
@@ -79,11 +91,7 @@ impl Segment {
         // Nobody who has mapped it can have the ground taken away.
         fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW))?;
         let memory = MmapOptions::new().len(bytes).map_raw(&file)?;
-        if bytes >= HUGE_BYTES_MIN
-            && let Err(error) = memory.advise(Advice::HugePage)
-        {
-            tracing::trace!(%error, "small pages");
-        }
+        advise(&memory);
         let metadata = file.metadata()?;
         let (fd, device, inode) = (file.as_raw_fd(), metadata.dev(), metadata.ino());
         let (file, name) = (Arc::new(file), FileName { fd, device, inode });
@@ -116,6 +124,7 @@ impl Segment {
         let length = (to - offset) as usize;
         let memory =
             MmapOptions::new().offset(offset).len(length).map_raw_read_only(&opened).map_err(failed)?;
+        advise(&memory);
         let name = FileName { fd: opened.as_raw_fd(), ..file };
         Ok(Self { file: Arc::new(opened), memory, name, offset, file_bytes: metadata.len() })
     }
@@ -132,6 +141,15 @@ impl Segment {
 
     pub(super) fn bytes(&self) -> usize {
         self.memory.len()
+    }
+}
+
+/// Asks for huge pages; whether there are any for such memory is the system's setting.
+fn advise(memory: &MmapRaw) {
+    if memory.len() >= HUGE_BYTES_MIN
+        && let Err(error) = memory.advise(Advice::HugePage)
+    {
+        tracing::trace!(%error, "small pages");
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) fn from_worker() -> impl Strategy<Value = Vec<Message>> {
         1 => any::<(u64, u64)>().prop_map(|(task, nbytes)| Message::Holds(task, nbytes)),
         1 => (any::<u64>(), 0..=u64::from(u32::MAX)).prop_map(|(task, holder)| Message::Unavailable(task, holder)),
         1 => any::<u64>().prop_map(Message::Lost),
-        1 => prop_oneof![Just(Pressure::Open), Just(Pressure::Paused)].prop_map(Message::Pressure),
+        1 => prop_oneof![Just(Pressure::Open), Just(Pressure::Paused), Just(Pressure::Full)].prop_map(Message::Pressure),
         1 => any::<(u64, u64, u32)>().prop_map(|(resident_bytes, values, running)| {
             Message::Metrics(Metrics { resident_bytes, values, running, ..Metrics::default() })
         }),

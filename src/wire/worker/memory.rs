@@ -10,12 +10,15 @@ pub enum Pressure {
     Open,
     /// One at a time: its memory is nearly full.
     Paused,
+    /// One at a time, and only such as have inputs: its memory is full, and its disk takes nothing.
+    Full,
 }
 
 /// What a worker's memory is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct MemoryMetrics {
-    /// Resident bytes that are not those of values: programs, working memory of tasks, what was not given back.
+    /// Bytes of the process's own memory, which only swap could take, that are not those of values: working memory of
+    /// tasks, what was not given back.
     pub unmanaged_bytes: u64,
     /// Bytes of values on their way to the worker, from peers or from its disk.
     pub arriving_bytes: u64,

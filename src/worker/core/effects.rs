@@ -22,14 +22,16 @@ pub trait Effects {
     fn keep(&mut self, task: TaskId);
     /// Drop a value that was kept.
     fn discard(&mut self, task: TaskId);
-    /// Fetch a value from a peer; answered by exactly one `fetched` or `fetch_failed`.
+    /// Fetch a value from a peer; answered by exactly one `fetched`, `fetch_failed` or `fetched_too_large`.
     fn fetch(&mut self, task: TaskId, nbytes: u64, holder: WorkerId);
     /// Whether this peer may lend a value of so many bytes, so that it takes up no memory here.
     fn lends(&self, holder: WorkerId, nbytes: u64) -> bool;
-    /// Have a peer lend a value; answered by exactly one `fetched`, `fetch_failed` or `not_lent`.
+    /// Have a peer lend a value; answered by exactly one of these or `not_lent`.
     fn borrow(&mut self, task: TaskId, nbytes: u64, holder: WorkerId);
     /// Receive a value that a client sends; `end_put` says when that is over.
     fn admit(&mut self, put: PutId);
+    /// Do not receive a value that a client sends: there will be no room. Nothing more is said of it.
+    fn refuse(&mut self, put: PutId);
     /// Whether a running task, or a peer that fetches it, uses a value that is kept.
     fn is_in_use(&self, task: TaskId) -> bool;
     /// Write a value to disk; answered by exactly one `spilled`.

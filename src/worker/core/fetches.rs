@@ -116,6 +116,22 @@ impl Fetches {
         (fetch.active, fetch.arriving) = (true, arriving);
     }
 
+    /// The holder whose turn it is cannot give the value to this worker; the next one gets in line. Whether it was the
+    /// last.
+    pub(super) fn pass_over(&mut self, next: Next) -> bool {
+        let fetch = self.fetches.get_mut(&next.task).expect("it waits");
+        fetch.holders.remove(0);
+        fetch.may_be_lent = true;
+        let other = fetch.holders.first().copied();
+        self.lanes.get_mut(&next.holder).expect("it has a turn").waiting.pop_front();
+        self.remove_empty(next.holder);
+        match other {
+            Some(other) => self.lanes.entry(other).or_default().waiting.push_back(next.task),
+            None => drop(self.fetches.remove(&next.task)),
+        }
+        other.is_none()
+    }
+
     pub(super) fn cancel(&mut self, next: Next) {
         self.lanes.get_mut(&next.holder).expect("it has a turn").waiting.pop_front();
         self.remove_empty(next.holder);

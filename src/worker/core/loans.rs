@@ -49,7 +49,8 @@ impl<J> WorkerCore<J> {
         effects.fetch(next.task, next.nbytes, next.holder);
     }
 
-    fn is_worth_borrowing<E: Effects<Job = J>>(&self, next: &Next, effects: &E) -> bool {
+    /// Whether a peer is to lend a value or to say no.
+    pub(super) fn is_worth_borrowing<E: Effects<Job = J>>(&self, next: &Next, effects: &E) -> bool {
         next.may_be_lent && !self.memory.has_plenty(next.nbytes) && effects.lends(next.holder, next.nbytes)
     }
 

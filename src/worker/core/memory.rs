@@ -4,7 +4,8 @@
 //! level = values in memory of this process + values on their way here + what else the process uses (sampled)
 //!         ├─ above 60 % of the limit: the values that were not used for longest go to disk, one at a time
 //!         ├─ above 80 %: paused; nothing comes in, and tasks start only when none runs
-//!         ╰─ below 75 %: open again
+//!         ├─ above 95 %, and the disk takes nothing: full; only tasks with inputs start, and clients' values are refused
+//!         ╰─ at or below 75 %: open again
 //! ```
 //!
 //! Values that are lent ([`super::loans`]) count for nothing. A value goes to disk if no task here is about to use it. One that was there before is only let go of. A task
@@ -24,6 +25,12 @@ const SPILL_PERCENT: u64 = 60;
 const PAUSE_PERCENT: u64 = 80;
 /// At or below this percentage a paused worker opens again.
 const OPEN_PERCENT: u64 = 75;
+/// Above this percentage a worker whose disk takes nothing is full.
+const FULL_PERCENT: u64 = 95;
+/// At or below this percentage it is not any more.
+const ROOM_PERCENT: u64 = 90;
+/// A worker whose values take up no more than this percentage is never full: to wait for their end makes no room.
+const MADE_OF_VALUES_PERCENT: u64 = 10;
 /// Samples between two attempts to write to a disk that failed.
 const RETRY_SAMPLES: u32 = 10;
 /// Candidates that are looked at for one decision.
@@ -119,7 +126,36 @@ impl Memory {
     }
 
     pub(super) fn is_paused(&self) -> bool {
-        self.usage.pressure == Pressure::Paused
+        self.usage.pressure != Pressure::Open
+    }
+
+    /// Whether only tasks that have inputs may start: others make values for which there is no room, here or on disk.
+    pub(super) fn refuses_roots(&self) -> bool {
+        self.usage.pressure == Pressure::Full || self.is_full()
+    }
+
+    /// Whether so many bytes more would fill the memory, and nothing can make room for them.
+    pub(super) fn is_out_of_room_for(&self, bytes: u64) -> bool {
+        self.usage.limit > 0 && self.level() + bytes > self.share(FULL_PERCENT) && self.is_disk_stuck()
+    }
+
+    fn is_full(&self) -> bool {
+        self.is_above(FULL_PERCENT) && self.is_made_of_values() && self.is_disk_stuck()
+    }
+
+    /// Whether a full worker has room again, or all that can go to disk has gone there.
+    fn has_room_again(&self) -> bool {
+        let is_spilled = self.standing == 0 && self.writing.is_none() && !self.is_disk_stuck();
+        !self.is_above(ROOM_PERCENT) || !self.is_made_of_values() || is_spilled
+    }
+
+    fn is_made_of_values(&self) -> bool {
+        self.usage.held > self.share(MADE_OF_VALUES_PERCENT)
+    }
+
+    /// Whether the disk took nothing last, and is not to be tried again yet, or is being tried.
+    fn is_disk_stuck(&self) -> bool {
+        self.is_disk_failing && (self.disk != Disk::Works || self.writing.is_some())
     }
 
     /// Whether decisions are due.
@@ -163,6 +199,15 @@ impl Memory {
         self.usage.limit == 0 || self.level() + bytes <= self.share(PAUSE_PERCENT)
     }
 
+    /// Whether so many bytes do not fit, however empty the memory is.
+    pub(super) fn never_admits(&self, bytes: u64) -> bool {
+        self.usage.limit > 0 && bytes > self.usage.limit
+    }
+
+    pub(super) fn limit(&self) -> u64 {
+        self.usage.limit
+    }
+
     /// Whether so many bytes more make no value go to disk.
     pub(super) fn has_plenty(&self, bytes: u64) -> bool {
         self.usage.limit == 0 || self.level() + bytes <= self.share(SPILL_PERCENT)
@@ -171,8 +216,11 @@ impl Memory {
     /// The pressure, if it is another than it was.
     pub(super) fn turn(&mut self) -> Option<Pressure> {
         let turned = match self.usage.pressure {
+            Pressure::Open if self.is_full() => Some(Pressure::Full),
             Pressure::Open => self.is_above(PAUSE_PERCENT).then_some(Pressure::Paused),
-            Pressure::Paused => (!self.is_above(OPEN_PERCENT)).then_some(Pressure::Open),
+            Pressure::Paused | Pressure::Full if !self.is_above(OPEN_PERCENT) => Some(Pressure::Open),
+            Pressure::Paused => self.is_full().then_some(Pressure::Full),
+            Pressure::Full => self.has_room_again().then_some(Pressure::Paused),
         }?;
         self.usage.pressure = turned;
         Some(turned)

@@ -6,22 +6,24 @@
 //!  fetched fetch_failed not_lent ┼─► WorkerCore ─ Effects ─┼─► finished failed returned holds unavailable
 //!  put fence announced ──────────┤                         │   announce fenced lost pressure
 //!  own sampled spilled unspilled ┤                         └─► spill, let go of, unspill a value
-//!  lose ─────────────────────────┘
+//!  lose fetched_too_large ───────┘
 //! ```
 //!
-//! No IO, clock, threads or randomness; the same events give the same effects. A shell books every event it
-//! has and then calls [`WorkerCore::start_ready`] once. A task goes from waiting over queued to running and is
-//! gone with its one report. A value may be acquired for its own sake. A large value is held until it is freed, a small one for some time, and either at
-//! least until the last task here that needs it has started. A task may wait for a value that another task here
-//! makes (it *follows* it): it starts without a word from the scheduler. One that came with caution is announced
-//! first, and starts when the shell says that this was written. When memory is short, values go to disk and what
-//! comes in waits. Next: [`effects`], then `task.rs`, `queue.rs`, `fetches.rs`; [`memory`], `spill.rs`, [`loans`].
+//! No IO, clock, threads or randomness; the same events give the same effects. A shell books every event it has and
+//! then calls [`WorkerCore::start_ready`] once. A task goes from waiting over queued to running and is gone with its
+//! one report. A value may be acquired for its own sake. A large value is held until it is freed, a small one for
+//! some time, and either at least until the last task here that needs it has started. A task may wait for a value
+//! that another task here makes (it *follows* it): it starts without a word from the scheduler. One that came with
+//! caution is announced first, and starts when the shell says that this was written. When memory is short, values go
+//! to disk and what comes in waits. Next: [`effects`], then `task.rs`, `queue.rs`, `fetches.rs`, `incoming.rs`;
+//! [`memory`], `spill.rs`, [`loans`].
 
 #![warn(clippy::disallowed_methods, clippy::disallowed_types, clippy::iter_over_hash_type)]
 
 mod check;
 pub mod effects;
 mod fetches;
+mod incoming;
 pub mod loans;
 pub mod memory;
 mod puts;
@@ -39,8 +41,8 @@ use thiserror::Error;
 use crate::model::TaskId;
 use crate::wire::worker::{Acquisition, Assignment, Caution, Failed, Finished, Input, Source};
 pub use effects::{Effects, ThreadId};
+use fetches::Fetches;
 pub use fetches::{FETCHES_MAX, FETCHES_PER_PEER_MAX};
-use fetches::{Fetches, Next};
 use loans::Owner;
 use memory::Memory;
 pub use puts::PutId;
@@ -336,6 +338,7 @@ impl<J> WorkerCore<J> {
     }
 
     fn start_on_idle<E: Effects<Job = J>>(&mut self, effects: &mut E) {
+        self.return_roots(effects);
         while !self.idle.is_empty()
             && self.may_start()
             && let Some(task) = self.pop_ready()
@@ -460,6 +463,13 @@ impl<J> WorkerCore<J> {
 
     /// Removes a task that has not started and reports it.
     fn forget<E: Effects<Job = J>>(&mut self, task: TaskId, effects: &mut E) {
+        let record = self.take_away(task);
+        effects.returned(task);
+        self.release(&record.inputs, effects);
+    }
+
+    /// Removes a task that has not started.
+    fn take_away(&mut self, task: TaskId) -> Task<J> {
         let record = self.tasks.remove(&task).expect("only tasks that are here are forgotten");
         if let TaskState::Queued { .. } = record.state {
             self.ready.abandon(|entry| {
@@ -467,8 +477,7 @@ impl<J> WorkerCore<J> {
             });
         }
         self.counts.queued -= 1;
-        effects.returned(task);
-        self.release(&record.inputs, effects);
+        record
     }
 
     /// One source of a value is gone. Unless another is left, whoever waits for the value is returned, and
@@ -512,44 +521,6 @@ impl<J> WorkerCore<J> {
                 self.waiters.remove(&value);
             }
             effects.discard(value);
-        }
-    }
-
-    /// Asks for values, as far as the limits allow; those that no task waits for any more are let go.
-    fn start_fetches<E: Effects<Job = J>>(&mut self, effects: &mut E) {
-        while let Some(next) = self.next_fetch() {
-            if !self.admits(&next, effects) {
-                return;
-            }
-            self.begin_fetch(next, effects);
-        }
-    }
-
-    /// Asks for the next value, whether the memory has room for it or not.
-    fn start_fetch<E: Effects<Job = J>>(&mut self, effects: &mut E) {
-        if let Some(next) = self.next_fetch() {
-            self.begin_fetch(next, effects);
-        }
-    }
-
-    /// The fetch whose turn it is, of those that are still wanted.
-    fn next_fetch(&mut self) -> Option<Next> {
-        while let Some(next) = self.fetches.next() {
-            let is_missing = self.is_awaited(next.task) && !self.values.contains_key(&next.task);
-            if is_missing || self.acquiring.contains_key(&next.task) {
-                return Some(next);
-            }
-            self.let_go_of(next);
-        }
-        None
-    }
-
-    /// Gives up a fetch whose turn it is.
-    fn let_go_of(&mut self, next: Next) {
-        self.acquiring.remove(&next.task);
-        self.fetches.cancel(next);
-        if !self.is_coming(next.task) && !self.values.contains_key(&next.task) {
-            self.waiters.remove(&next.task);
         }
     }
 

@@ -17,6 +17,8 @@ pub struct PutId(pub u64);
 pub(super) struct Puts {
     waiting: VecDeque<(PutId, u64)>,
     admitted: Vec<(PutId, u64)>,
+    /// Whether the last one that was not let in at once was refused: to wait is of no use then.
+    has_refused: bool,
     named: u64,
 }
 
@@ -31,13 +33,19 @@ impl<J> WorkerCore<J> {
         put
     }
 
-    /// A value has waited for long enough: it comes in, however full the memory is.
+    /// A value has waited for long enough: it comes in, however full the memory is, unless the disk takes nothing and
+    /// the memory would be full.
     pub fn hurry_put<E: Effects<Job = J>>(&mut self, put: PutId, effects: &mut E) {
         let place = self.puts.waiting.iter().position(|(other, _)| *other == put);
-        if let Some((put, nbytes)) = place.and_then(|place| self.puts.waiting.remove(place)) {
-            self.admit(put, nbytes, effects);
-            self.memory.note_change();
+        let Some((put, nbytes)) = place.and_then(|place| self.puts.waiting.remove(place)) else { return };
+        match self.memory.is_out_of_room_for(nbytes) {
+            true => {
+                self.puts.has_refused = true;
+                effects.refuse(put);
+            }
+            false => self.admit(put, nbytes, effects),
         }
+        self.memory.note_change();
     }
 
     /// A value is here, which is said with [`put`](Self::put), or does not come.
@@ -51,12 +59,18 @@ impl<J> WorkerCore<J> {
         self.memory.note_change();
     }
 
-    /// Lets in what there is room for.
+    /// Lets in what there is room for, and refuses what waits for nothing.
     pub(super) fn admit_puts<E: Effects<Job = J>>(&mut self, effects: &mut E) {
         while let Some((put, nbytes)) =
             self.puts.waiting.pop_front_if(|(_, nbytes)| self.memory.admits(*nbytes))
         {
             self.admit(put, nbytes, effects);
+        }
+        while self.puts.has_refused
+            && let Some((put, _)) =
+                self.puts.waiting.pop_front_if(|(_, nbytes)| self.memory.is_out_of_room_for(*nbytes))
+        {
+            effects.refuse(put);
         }
     }
 
@@ -78,6 +92,7 @@ impl<J> WorkerCore<J> {
     fn admit<E: Effects<Job = J>>(&mut self, put: PutId, nbytes: u64, effects: &mut E) {
         self.memory.arrival_begins(nbytes);
         self.puts.admitted.push((put, nbytes));
+        self.puts.has_refused = false;
         effects.admit(put);
     }
 }

@@ -33,6 +33,13 @@ impl ReadyQueue {
         self.heap.pop()
     }
 
+    /// Takes the tasks without inputs, and entries of tasks that are gone.
+    pub(super) fn take_roots(&mut self) -> impl Iterator<Item = Entry> + use<> {
+        let (others, roots): (Vec<Entry>, Vec<Entry>) = self.heap.drain().partition(|entry| entry.has_inputs);
+        self.heap = others.into();
+        roots.into_iter()
+    }
+
     /// The entry that was popped was of a task that is gone.
     pub(super) fn skipped(&mut self) {
         self.stale -= 1;

@@ -101,6 +101,10 @@ impl<J> WorkerCore<J> {
             self.memory.writing = Some(task);
             effects.spill(task);
         }
+        self.say_pressure(effects);
+    }
+
+    fn say_pressure<E: Effects<Job = J>>(&mut self, effects: &mut E) {
         if let Some(pressure) = self.memory.turn() {
             effects.pressure(pressure);
         }
@@ -123,6 +127,30 @@ impl<J> WorkerCore<J> {
         }
     }
 
+    /// Gives tasks back that have no inputs, while those only make what there is no room for.
+    pub(super) fn return_roots<E: Effects<Job = J>>(&mut self, effects: &mut E) {
+        if !self.memory.refuses_roots() {
+            return;
+        }
+        // The scheduler hears why before it hears of them, or it would send them again.
+        self.say_pressure(effects);
+        if !self.memory.refuses_roots() {
+            return;
+        }
+        for entry in self.ready.take_roots() {
+            match self.tasks.get(&entry.task).is_some_and(|record| record.arrival == entry.arrival) {
+                true => {
+                    let record = self.tasks.remove(&entry.task).expect("just seen");
+                    self.counts.queued -= 1;
+                    effects.returned(entry.task);
+                    debug_assert!(record.inputs.is_empty());
+                    self.give_up(entry.task, effects);
+                }
+                false => self.ready.skipped(),
+            }
+        }
+    }
+
     /// Whether a task may start: one always may when none runs and nothing is on its way to disk.
     pub(super) fn may_start(&self) -> bool {
         !self.memory.is_paused() || self.counts.running == 0 && self.memory.writing.is_none()
@@ -131,7 +159,7 @@ impl<J> WorkerCore<J> {
     /// Says of values that are to be acquired and for which there is no room that they do not come.
     fn decline<E: Effects<Job = J>>(&mut self, effects: &mut E) {
         while !self.acquiring.is_empty()
-            && let Some(next) = self.next_fetch()
+            && let Some(next) = self.next_fetch(effects)
         {
             if self.admits(&next, effects) {
                 return self.begin_fetch(next, effects);

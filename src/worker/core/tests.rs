@@ -30,6 +30,7 @@ enum Effect {
     LetGo(u64),
     Unspill(u64, Ticket),
     Admit(u64),
+    Refuse(u64),
     Lost(u64),
     Turn(Pressure),
 }
@@ -107,6 +108,9 @@ impl Effects for Recorder {
     }
     fn admit(&mut self, put: PutId) {
         self.0.push(Effect::Admit(put.0));
+    }
+    fn refuse(&mut self, put: PutId) {
+        self.0.push(Effect::Refuse(put.0));
     }
     fn lost(&mut self, task: TaskId) {
         self.0.push(Effect::Lost(task.0));

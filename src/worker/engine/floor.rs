@@ -155,6 +155,11 @@ impl Effects for Floor {
         let _ = self.puts.remove(&put).map(|waiting| waiting.send(()));
     }
 
+    fn refuse(&mut self, put: PutId) {
+        // Who waits sees that nobody will answer.
+        self.puts.remove(&put);
+    }
+
     fn is_in_use(&self, task: TaskId) -> bool {
         self.store.is_shared(task)
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::time::timeout;
 
 use super::Engine;
@@ -19,8 +19,9 @@ pub struct Reserved {
 }
 
 impl Reserved {
-    /// Waits until there is room for so many bytes. After `patience` they are let in all the same.
-    pub async fn of(engine: &Arc<Engine>, bytes: u64, patience: Duration) -> Self {
+    /// Waits until there is room for so many bytes. After `patience` they are let in all the same; None if the memory would
+    /// be full then, and the disk takes nothing.
+    pub async fn of(engine: &Arc<Engine>, bytes: u64, patience: Duration) -> Option<Self> {
         let (room, mut waiting) = oneshot::channel();
         let put = engine.book(|core, floor| {
             let put = core.expect_put(bytes);
@@ -29,15 +30,21 @@ impl Reserved {
         });
         // If the wait is given up the place in the line goes with this.
         let reserved = Self { engine: Arc::clone(engine), put: Some(put) };
-        if waiting.try_recv().is_ok() {
-            return reserved;
+        match waiting.try_recv() {
+            Ok(()) => return Some(reserved),
+            Err(TryRecvError::Closed) => return None,
+            Err(TryRecvError::Empty) => {}
         }
         // There may be more room than when the memory was looked at last.
         engine.pass_on(vec![Order::Look]);
-        if timeout(patience, waiting).await.is_err() {
-            engine.book(|core, floor| core.hurry_put(put, floor));
-        }
-        reserved
+        let admitted = match timeout(patience, &mut waiting).await {
+            Ok(admitted) => admitted.is_ok(),
+            Err(_) => {
+                engine.book(|core, floor| core.hurry_put(put, floor));
+                waiting.try_recv().is_ok()
+            }
+        };
+        admitted.then_some(reserved)
     }
 
     /// Books the value that it was meant for.

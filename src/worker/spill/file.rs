@@ -4,23 +4,29 @@
 //! magic (8) │ version (4) │ parts (4) │ bytes of each part (8 × parts) │ head, buffers… │ xxh3 of all before (16)
 //! ```
 //!
-//! All numbers are little-endian. The file is scratch of one process: it is not flushed to the medium, and a copy
-//! that does not pass is treated as lost.
+//! All numbers are little-endian. The file is scratch of one process: it is not flushed to the medium, and a copy that
+//! does not pass is treated as lost. One that cannot be read for lack of something else is not.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
+use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
+use nix::errno::Errno;
 use thiserror::Error;
+use tracing::debug;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::Order;
 use crate::model::Packed;
 use crate::model::buffer::AlignedBuffer;
+use crate::model::error::with_causes;
 use crate::model::resident::Spilled;
 
 const MAGIC: &[u8; 8] = b"dcspill\0";
@@ -28,10 +34,18 @@ const VERSION: u32 = 1;
 /// Magic, version and number of parts.
 const PREFIX_BYTES: usize = 16;
 const CHECKSUM_BYTES: usize = 16;
+/// Between attempts to read a file.
+const PAUSES: [Duration; 4] = [
+    Duration::from_millis(20),
+    Duration::from_millis(80),
+    Duration::from_millis(320),
+    Duration::from_millis(1280),
+];
 
 /// A file that has a value; it is removed when this is dropped.
 pub(super) struct SpillFile {
     path: PathBuf,
+    is_lost: AtomicBool,
     /// Who removes it: that may take a while.
     remover: Sender<Order>,
 }
@@ -52,59 +66,57 @@ impl SpillFile {
     pub(super) fn write(path: PathBuf, packed: &Packed, remover: Sender<Order>) -> io::Result<Self> {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         // From here on the file goes with this.
-        let written = Self { path, remover };
+        let written = Self { path, is_lost: AtomicBool::new(false), remover };
         write_value(file, packed)?;
         Ok(written)
     }
 
+    /// Reads the value. What fails for reasons that may pass is tried again a few times.
     fn read_value(&self) -> Result<Packed, SpillFileError> {
-        let failed = |source| SpillFileError::Read { path: self.path.clone(), source };
-        let damaged = |what| SpillFileError::Damaged { path: self.path.clone(), what };
-        let mut file = File::open(&self.path).map_err(failed)?;
-        let mut left = file.metadata().map_err(failed)?.len();
-        let mut hash = Xxh3::new();
-        let mut take = |bytes: &mut [u8]| -> Result<(), SpillFileError> {
-            left = left.checked_sub(bytes.len() as u64).ok_or_else(|| damaged("it is too short"))?;
-            file.read_exact(bytes).map_err(failed)
-        };
-        let mut prefix = [0; PREFIX_BYTES];
-        take(&mut prefix)?;
-        hash.update(&prefix);
-        let parts = parts_len(&prefix).ok_or_else(|| SpillFileError::Foreign { path: self.path.clone() })?;
-        let mut lengths = Vec::new();
-        for _ in 0..parts {
-            let mut length = [0; 8];
-            take(&mut length)?;
-            hash.update(&length);
-            lengths.push(u64::from_le_bytes(length));
+        let mut pauses = PAUSES.into_iter();
+        loop {
+            match (read_file(&self.path), pauses.next()) {
+                (Err(error), Some(pause)) if error.may_pass() => {
+                    debug!(%error, "a spilled value is read again");
+                    thread::sleep(pause);
+                }
+                (read, _) => return read,
+            }
         }
-        let promised = lengths.iter().try_fold(CHECKSUM_BYTES as u64, |sum, length| sum.checked_add(*length));
-        let (length_of_file, lengths_of_parts) = (fs::metadata(&self.path).map_err(failed)?.len(), promised);
-        let header = (PREFIX_BYTES + 8 * lengths.len()) as u64;
-        if lengths_of_parts.is_none_or(|promised| header.checked_add(promised) != Some(length_of_file)) {
-            return Err(damaged("its length is not what its header says"));
-        }
-        let mut buffers = Vec::with_capacity(lengths.len());
-        for length in lengths {
-            let mut memory = AlignedBuffer::zeroed(length as usize);
-            take(memory.as_mut_slice())?;
-            hash.update(memory.as_slice());
-            buffers.push(memory.freeze());
-        }
-        let mut checksum = [0; CHECKSUM_BYTES];
-        take(&mut checksum)?;
-        if u128::from_le_bytes(checksum) != hash.digest128() {
-            return Err(damaged("its checksum is wrong"));
-        }
-        let mut parts = buffers.into_iter();
-        let head = parts.next().unwrap_or_else(Bytes::new);
-        Ok(Packed { head, buffers: parts.collect() })
     }
 }
 
 impl Spilled for SpillFile {
     fn read(&self) -> Result<Packed, String> {
-        self.read_value().map_err(|error| crate::model::error::with_causes(&error))
+        let read = self.read_value();
+        if read.as_ref().is_err_and(|error| !error.is_local()) {
+            self.is_lost.store(true, Ordering::Relaxed);
+        }
+        read.map_err(|error| with_causes(&error))
+    }
+
+    fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::Relaxed)
+    }
+}
+
+impl SpillFileError {
+    fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Read { source, .. } => source.raw_os_error().map(Errno::from_raw),
+            Self::Foreign { .. } | Self::Damaged { .. } => None,
+        }
+    }
+
+    /// Whether it may go well a moment later.
+    fn may_pass(&self) -> bool {
+        self.is_local() || self.errno() == Some(Errno::EIO)
+    }
+
+    /// Whether this process or host lacks something, and nothing is known of the file.
+    fn is_local(&self) -> bool {
+        let lacks = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EAGAIN];
+        self.errno().is_some_and(|errno| lacks.contains(&errno))
     }
 }
 
@@ -155,6 +167,50 @@ fn write_value(mut file: File, packed: &Packed) -> io::Result<()> {
     Ok(())
 }
 
+fn read_file(path: &Path) -> Result<Packed, SpillFileError> {
+    let failed = |source| SpillFileError::Read { path: path.to_owned(), source };
+    let damaged = |what| SpillFileError::Damaged { path: path.to_owned(), what };
+    let mut file = File::open(path).map_err(failed)?;
+    let file_bytes = file.metadata().map_err(failed)?.len();
+    let mut hash = Xxh3::new();
+    let mut take = |bytes: &mut [u8]| match file.read_exact(bytes) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(damaged("it is too short")),
+        read => read.map_err(failed),
+    };
+    let mut prefix = [0; PREFIX_BYTES];
+    take(&mut prefix)?;
+    hash.update(&prefix);
+    let parts = parts_len(&prefix).ok_or_else(|| SpillFileError::Foreign { path: path.to_owned() })?;
+    let header_bytes = PREFIX_BYTES as u64 + 8 * u64::from(parts);
+    if header_bytes > file_bytes {
+        return Err(damaged("it is too short"));
+    }
+    let mut lengths = vec![0; 8 * parts as usize];
+    take(&mut lengths)?;
+    hash.update(&lengths);
+    let (lengths, _) = lengths.as_chunks::<8>();
+    let lengths = lengths.iter().map(|length| u64::from_le_bytes(*length));
+    let promised = lengths.clone().try_fold(header_bytes + CHECKSUM_BYTES as u64, u64::checked_add);
+    if promised != Some(file_bytes) {
+        return Err(damaged("its length is not what its header says"));
+    }
+    let mut buffers = Vec::with_capacity(parts as usize);
+    for length in lengths {
+        let mut memory = AlignedBuffer::for_overwrite(length as usize);
+        take(memory.as_mut_slice())?;
+        hash.update(memory.as_slice());
+        buffers.push(memory.freeze());
+    }
+    let mut checksum = [0; CHECKSUM_BYTES];
+    take(&mut checksum)?;
+    if u128::from_le_bytes(checksum) != hash.digest128() {
+        return Err(damaged("its checksum is wrong"));
+    }
+    let mut parts = buffers.into_iter();
+    let head = parts.next().unwrap_or_else(Bytes::new);
+    Ok(Packed { head, buffers: parts.collect() })
+}
+
 /// How many parts follow, if this is the beginning of a spilled value.
 fn parts_len(prefix: &[u8; PREFIX_BYTES]) -> Option<u32> {
     let number = |at: usize| Some(u32::from_le_bytes(*prefix.get(at..)?.first_chunk()?));
@@ -167,6 +223,7 @@ fn parts_len(prefix: &[u8; PREFIX_BYTES]) -> Option<u32> {
 mod tests {
     use std::sync::mpsc::channel;
 
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
     use proptest::prelude::*;
 
     use super::*;
@@ -207,6 +264,34 @@ mod tests {
             fs::write(&file.path, bytes).unwrap();
             prop_assert!(file.read_value().is_err());
         }
+    }
+
+    /// Has this process open no files beyond so many; how many they were.
+    fn limit_open_files(limit: u64) -> u64 {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, limit, hard).unwrap();
+        soft
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_at_the_moment_is_read_later_and_not_lost() {
+        let directory = tempfile::tempdir().unwrap();
+        let packed = Packed { head: Bytes::from_static(b"head"), buffers: Vec::new() };
+        let file = write(directory.path(), &packed);
+        let limit = limit_open_files(0);
+        std::thread::scope(|scope| {
+            let reading = scope.spawn(|| file.read());
+            std::thread::sleep(PAUSES[0]);
+            assert!(!reading.is_finished(), "it is tried again");
+            limit_open_files(limit);
+            assert_eq!(reading.join().unwrap(), Ok(packed.clone()));
+        });
+        limit_open_files(0);
+        assert!(file.read().is_err() && !file.is_lost());
+        limit_open_files(limit);
+        assert_eq!(file.read(), Ok(packed));
+        fs::remove_file(&file.path).unwrap();
+        assert!(file.read().is_err() && file.is_lost());
     }
 
     #[test]

@@ -10,8 +10,9 @@
 pub mod directory;
 mod file;
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -25,7 +26,7 @@ use self::file::SpillFile;
 use super::core::memory::{MemoryUse, Spilled, Ticket};
 use super::engine::Engine;
 use super::usage::ProcessMemory;
-use crate::model::{Resident, TaskId};
+use crate::model::{Packed, Resident, TaskId};
 use crate::transport::shm;
 use crate::wire::worker::Pressure;
 
@@ -37,6 +38,8 @@ const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
 const TRIM_EVERY: Duration = Duration::from_millis(500);
 /// Time between two messages that the worker pauses.
 const SAY_EVERY: Duration = Duration::from_secs(10);
+/// Time until a value is read again for which something was lacking.
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long the threads may take to end.
 const STOP_MAX: Duration = Duration::from_secs(1);
 
@@ -107,7 +110,7 @@ impl Spill {
     ///
     /// # Errors
     /// If the threads do not start.
-    pub fn start(engine: &Arc<Engine>, place: SpillPlace, workers: u32) -> std::io::Result<Self> {
+    pub fn start(engine: &Arc<Engine>, place: SpillPlace, workers: u32) -> io::Result<Self> {
         let (writes, orders) = channel();
         let (reads, readings) = channel();
         let (alive, over) = channel();
@@ -123,6 +126,7 @@ impl Spill {
             is_failing: false,
             trimmed_at: None,
             said_at: None,
+            is_full_said: false,
         };
         let ended = alive.clone();
         thread::Builder::new().name("dcluster-spill".to_owned()).spawn(move || {
@@ -180,6 +184,8 @@ struct Writer {
     trimmed_at: Option<Instant>,
     /// When a pause was said last.
     said_at: Option<Instant>,
+    /// Whether it was ever said that the memory is full.
+    is_full_said: bool,
 }
 
 impl Writer {
@@ -214,7 +220,7 @@ impl Writer {
         let is_wasteful = usage.is_tight && usage.unmanaged > usage.limit / 10;
         if is_wasteful && self.trimmed_at.is_none_or(|at| at.elapsed() >= TRIM_EVERY) {
             self.trimmed_at = Some(Instant::now());
-            shm::pool().trim(0);
+            shm::pool().trim();
             trim();
             return self.engine.sampled(ProcessMemory::sample().own / self.workers);
         }
@@ -252,29 +258,50 @@ impl Writer {
         self.engine.spilled(outcome);
     }
 
-    fn write_file(&mut self, packed: &crate::model::Packed) -> Result<SpillFile, String> {
+    fn write_file(&mut self, packed: &Packed) -> Result<SpillFile, String> {
         let path = match &self.place {
-            SpillPlace::Directory(path) => path,
+            SpillPlace::Directory(path) => path.clone(),
             SpillPlace::Nowhere(reason) => return Err(reason.clone()),
         };
-        let in_words = |error: std::io::Error| format!("{}: {error}", path.display());
+        let written = match self.write_below(&path, packed) {
+            // Somebody has tidied up: the directory is made again.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.directory.take().is_some() => {
+                self.write_below(&path, packed)
+            }
+            written => written,
+        };
+        written.map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    fn write_below(&mut self, path: &Path, packed: &Packed) -> io::Result<SpillFile> {
         let directory = match &mut self.directory {
             Some(directory) => directory,
-            none => none.insert(SpillDirectory::make(path).map_err(in_words)?),
+            none => none.insert(SpillDirectory::make(path)?),
         };
         self.files += 1;
-        SpillFile::write(directory.file(self.files), packed, self.remover.clone()).map_err(in_words)
+        SpillFile::write(directory.file(self.files), packed, self.remover.clone())
     }
 
     /// Says that the worker pauses, now and then: it may come and go many times a second.
     fn say_pressure(&mut self, pressure: Pressure) {
         let usage = self.look();
         let is_time = self.said_at.is_none_or(|at| at.elapsed() >= SAY_EVERY);
-        if pressure == Pressure::Open || !is_time {
+        let is_news = pressure == Pressure::Full && !std::mem::replace(&mut self.is_full_said, true);
+        if pressure == Pressure::Open || !is_time && !is_news {
             return debug!(?pressure, ?usage, "memory");
         }
         self.said_at = Some(Instant::now());
         let mib = |bytes: u64| bytes >> 20;
+        if pressure == Pressure::Full {
+            return warn!(
+                limit_mib = mib(usage.limit),
+                values_mib = mib(usage.held),
+                other_mib = mib(usage.unmanaged),
+                "memory is full and no value can be spilled: this worker runs only tasks that have inputs, and takes no \
+                 values of clients, until values are freed (release futures, make room on the disk, or set \
+                 --spill-directory or a larger --memory-limit)"
+            );
+        }
         info!(
             limit_mib = mib(usage.limit),
             values_mib = mib(usage.held),
@@ -302,7 +329,14 @@ impl Writer {
 fn read_values(engine: &Engine, traffic: &SpillTraffic, orders: &Receiver<Order>) {
     while let Ok(Order::Read { task, ticket, value }) = orders.recv() {
         let bytes = value.bytes() as u64;
-        let read = value.restore();
+        let mut read = value.restore();
+        while let Err(reason) = &read
+            && !value.is_lost()
+        {
+            warn!(%task, reason, "a spilled value cannot be read at the moment; it is tried again");
+            thread::sleep(READ_AGAIN_AFTER);
+            read = value.restore();
+        }
         drop(value);
         match &read {
             Ok(()) => {

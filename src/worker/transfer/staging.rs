@@ -29,9 +29,9 @@ pub(super) struct Staging {
 
 #[derive(Debug)]
 struct Copy {
-    packed: Arc<OnceCell<Result<Packed, String>>>,
+    /// And since when it is there.
+    packed: Arc<OnceCell<(Result<Packed, String>, Instant)>>,
     of: Weak<Resident>,
-    since: Instant,
 }
 
 impl Staging {
@@ -45,19 +45,20 @@ impl Staging {
             return super::packed(value).await;
         }
         let cell = self.copy_of(task, &value);
-        cell.get_or_init(|| staged(value)).await.clone()
+        let (packed, _) = cell.get_or_init(async || (staged(value).await, Instant::now())).await;
+        packed.clone()
     }
 
     fn copy_of(
         self: &Arc<Self>,
         task: TaskId,
         value: &Arc<Resident>,
-    ) -> Arc<OnceCell<Result<Packed, String>>> {
+    ) -> Arc<OnceCell<(Result<Packed, String>, Instant)>> {
         let mut copies = self.copies();
         if copies.is_empty() {
             tokio::spawn(let_go(Arc::clone(self)));
         }
-        let fresh = || Copy { packed: Arc::default(), of: Arc::downgrade(value), since: Instant::now() };
+        let fresh = || Copy { packed: Arc::default(), of: Arc::downgrade(value) };
         Arc::clone(&copies.entry(task).or_insert_with(fresh).packed)
     }
 
@@ -71,7 +72,9 @@ async fn let_go(staging: Arc<Staging>) {
     loop {
         tokio::time::sleep(LOOK_PERIOD).await;
         let mut copies = staging.copies();
-        copies.retain(|_, copy| copy.of.strong_count() > 0 && copy.since.elapsed() < KEEP);
+        let is_kept =
+            |(packed, since): &(Result<Packed, String>, Instant)| packed.is_ok() && since.elapsed() < KEEP;
+        copies.retain(|_, copy| copy.of.strong_count() > 0 && copy.packed.get().is_none_or(is_kept));
         if copies.is_empty() {
             return;
         }

@@ -12,7 +12,7 @@ fn on(workers: &[WorkerName], others: Others) -> CallOptions {
     CallOptions { placement: Some(Arc::new(placement)), ..CallOptions::default() }
 }
 
-fn only(worker: u32) -> CallOptions {
+pub(super) fn only(worker: u32) -> CallOptions {
     on(&[WorkerName::Id(WorkerId(worker))], Others::Refused)
 }
 
@@ -25,7 +25,12 @@ impl Bench {
     /// A worker on a host of its own.
     fn join_on(&mut self, id: u32, host: &str, rank: Option<u32>) {
         let functions = [(FUNCTION, "inc".to_owned())];
-        self.core.worker_joined(WorkerId(id), Seat { host, rank, threads: 1 }, functions, &mut self.effects);
+        self.core.worker_joined(
+            WorkerId(id),
+            Seat { host, rank, threads: 1, memory_bytes_max: 0 },
+            functions,
+            &mut self.effects,
+        );
     }
 
     fn place_at(&mut self, seconds: u64) -> Vec<String> {

@@ -13,8 +13,10 @@ impl Bench {
     }
 
     fn join_host(&mut self, id: u32, host: &str) {
-        let (functions, seat) =
-            ([(FUNCTION, "inc".to_owned())], Seat { host, rank: Some(id + 1), threads: 1 });
+        let (functions, seat) = (
+            [(FUNCTION, "inc".to_owned())],
+            Seat { host, rank: Some(id + 1), threads: 1, memory_bytes_max: 0 },
+        );
         self.core.worker_joined(WorkerId(id), seat, functions, &mut self.effects);
     }
 

@@ -80,6 +80,59 @@ fn when_all_have_paused_each_is_given_one_task_at_a_time() {
 }
 
 #[test]
+fn a_full_worker_is_given_only_tasks_with_inputs_and_explain_says_so() {
+    let mut bench = Bench::new(1);
+    bench.submit_roots(0..1);
+    bench.place();
+    bench.finish(0, TaskId(0), None);
+    bench.pressure(0, Pressure::Full);
+    bench.submit_roots(1..3);
+    bench.submit_with(ALICE, 3, 4, &[], binding::only(0));
+    assert!(bench.newly_assigned().is_empty());
+    for key in [2, 4] {
+        let why = bench.core.explain(Key(key)).unwrap().why;
+        assert!(why.starts_with("no room: memory of ") && why.contains("--spill-directory"), "{why}");
+    }
+    assert!(bench.core.worker_summaries()[0].is_full);
+    bench.submit(ALICE, 4, 5, &[0]);
+    assert_eq!(bench.newly_assigned(), [0]);
+    let (worker, task) = bench.last();
+    bench.finish(worker, task, Some(b"x"));
+    assert!(bench.newly_assigned().is_empty());
+    bench.pressure(0, Pressure::Paused);
+    assert_eq!(bench.newly_assigned(), [0], "one at a time");
+}
+
+#[test]
+fn a_full_worker_passes_tasks_over_for_those_that_have_inputs() {
+    let mut bench = Bench::new(1);
+    bench.submit_roots(0..1);
+    bench.place();
+    bench.finish(0, TaskId(0), Some(b"x"));
+    bench.pressure(0, Pressure::Full);
+    bench.submit_roots(1..9);
+    bench.submit(ALICE, 9, 10, &[0]);
+    assert_eq!(bench.newly_assigned(), [0]);
+    assert_eq!(bench.core.explain(Key(10)).unwrap().state, "assigned");
+}
+
+#[test]
+fn a_task_goes_to_its_input_which_is_too_large_for_others_though_memory_is_short_there() {
+    let mut bench = Bench::new(0);
+    bench.join_with_memory(0, 500);
+    bench.submit(ALICE, 0, 1, &[]);
+    bench.place();
+    bench.finish(0, TaskId(0), None);
+    bench.join_with_memory(1, 500);
+    bench.pressure(0, Pressure::Paused);
+    (1..4).for_each(|future| bench.submit(ALICE, future, 1 + u128::from(future), &[0]));
+    assert_eq!(bench.newly_assigned(), [0]);
+    let (worker, task) = bench.last();
+    bench.finish(worker, task, Some(b"x"));
+    assert_eq!(bench.newly_assigned(), [0], "and nobody steals it");
+}
+
+#[test]
 fn scattered_values_go_to_workers_with_memory() {
     let mut bench = Bench::new(2);
     bench.pressure(1, Pressure::Paused);

@@ -64,10 +64,25 @@ impl Pool {
 
     /// Accounts for what other processes have let go of and this one has mapped.
     pub fn adopt(&self) {
-        let mut state = self.shared.lock();
-        let maps = state.areas.iter().filter(|(_, area)| area.kind == Kind::Foreign);
-        let maps: Vec<usize> = maps.map(|(start, _)| *start).collect();
-        maps.into_iter().for_each(|start| state.adopt(start, &self.shared));
+        let is_lent = |area: &&Area| area.kind == Kind::Foreign && area.claim.is_lent.load(Ordering::Acquire);
+        let candidates = |state: &State| -> Vec<(usize, Arc<File>, Arc<AtomicBool>)> {
+            let areas = state.areas.iter().filter(|(_, area)| is_lent(area));
+            areas
+                .map(|(start, Area { claim, .. })| (*start, claim.file.clone(), claim.is_lent.clone()))
+                .collect()
+        };
+        let candidates = candidates(&self.shared.lock());
+        // Asking the system takes its time, and others want the pool meanwhile.
+        for (start, file, is_lent) in candidates {
+            if is_locked_elsewhere(&file) {
+                continue;
+            }
+            let mut state = self.shared.lock();
+            let is_same = |area: &&Area| Arc::ptr_eq(&area.claim.is_lent, &is_lent);
+            if state.areas.get(&start).is_some_and(|area| is_same(&area)) {
+                state.adopt(start, &self.shared);
+            }
+        }
     }
 
     /// This moment.
@@ -96,6 +111,12 @@ impl Pool {
     }
 }
 
+/// Takes the lock of a segment, unless another process has it. Where the system cannot tell nobody has: what is counted
+/// twice is better than what is not counted.
+fn is_locked_elsewhere(file: &File) -> bool {
+    matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+}
+
 impl Age {
     pub(super) fn next(&mut self) -> Self {
         let age = *self;
@@ -107,10 +128,7 @@ impl Age {
 impl State {
     fn adopt(&mut self, start: usize, shared: &Shared) {
         let Some(Area { claim, .. }) = self.areas.get(&start) else { return };
-        // (Where the system cannot tell it is counted twice rather than never.)
-        if claim.is_lent.load(Ordering::Acquire)
-            && !matches!(claim.file.try_lock(), Err(TryLockError::WouldBlock))
-        {
+        if claim.is_lent.load(Ordering::Acquire) && !is_locked_elsewhere(&claim.file) {
             self.usage.adopted_bytes += claim.file_bytes;
             claim.end(shared);
         }

@@ -68,8 +68,15 @@ fn idle_memory_has_a_bound_and_the_oldest_goes_first() {
     assert_eq!((usage.used_bytes, usage.idle_bytes, usage.segments), (0, 7 * MIB as u64, 2));
     drop(pool.take(9 * MIB).unwrap());
     assert_eq!(pool.usage().idle_bytes, 7 * MIB as u64, "what is larger than the bound is not kept");
-    pool.trim(3 * MIB as u64);
-    assert_eq!(pool.usage().idle_bytes, 3 * MIB as u64);
+    pool.trim();
+    assert_eq!(pool.usage().idle_bytes, 0);
+}
+
+#[test]
+fn a_closed_pool_leaves_buffers_to_the_heap() {
+    let pool = pool(10, 100 * MIB);
+    assert!(pool.has_room() && pool.close());
+    assert!(!pool.has_room() && pool.take(MIB).is_none() && !pool.close());
 }
 
 #[test]
@@ -137,6 +144,7 @@ fn what_is_not_as_said_is_not_mapped() {
     assert!(refused(pid, SegmentPart { offset: u64::MAX, ..part }).contains("shorter"));
     assert!(refused(pid, of(FileName { fd: 1 << 20, ..part.file })).starts_with("cannot map /proc/"));
     assert!(refused(u32::MAX, part).starts_with("cannot map /proc/"));
+    assert!(!pool.map(u32::MAX, &[part]).unwrap_err().may_pass());
     let unsealed = tempfile::tempfile().unwrap();
     unsealed.set_len(MIB as u64).unwrap();
     let metadata = unsealed.metadata().unwrap();
@@ -145,6 +153,7 @@ fn what_is_not_as_said_is_not_mapped() {
     assert_eq!(pool.usage().segments, 1, "a failed map is not counted");
     let _maps = [pool.map(pid, &[part]).unwrap(), pool.map(pid, &[part]).unwrap()];
     assert!(refused(pid, part).contains("3 segments"));
+    assert!(pool.map(pid, &[part]).unwrap_err().may_pass(), "which is no reason to ask no more");
 }
 
 #[test]

@@ -144,6 +144,7 @@ impl Onlooker {
                     assert!(self.expected.remove(&put), "{put} is let in twice");
                     self.admitted.push(put);
                 }
+                Effect::Refuse(put) => assert!(self.expected.remove(&put), "{put} is refused, and is over"),
                 Fetch(task, _) => assert!(self.fetching.insert(task), "{task} is fetched twice"),
                 Borrow(task, holder) => {
                     assert!(holder >= LENDER && self.fetching.insert(task), "{task} is fetched twice");

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::worker::core::memory::Spilled;
-use Effect::{Admit, LetGo, Lost, Spill, Turn, Unspill};
+use Effect::{Admit, LetGo, Lost, Refuse, Spill, Turn, Unspill};
 
 impl Worker {
     pub(super) fn sampled(&mut self, bytes: u64) -> Vec<Effect> {
@@ -154,6 +154,69 @@ fn a_full_disk_is_tried_again_later() {
     assert!(!worker.core.memory().is_disk_failing);
 }
 
+/// A worker with one thread and seven values, whose disk fails and whose memory is full.
+fn full_worker() -> Worker {
+    let mut worker = worker_holding(7);
+    worker.spilled(Spilled::DiskFailed);
+    assert_eq!(worker.sampled(96_000), [Turn(Pressure::Full)]);
+    worker
+}
+
+#[test]
+fn a_full_worker_whose_disk_fails_runs_what_has_inputs_and_gives_the_rest_back() {
+    let mut worker = worker_holding(7);
+    worker.assign(20, &[]);
+    worker.assign(21, &[]);
+    worker.assign(22, &[(21, From::Local)]);
+    worker.assign(23, &[(1, From::Local)]);
+    worker.spilled(Spilled::DiskFailed);
+    assert_eq!(worker.sampled(96_000), [Turn(Pressure::Full), Returned(21), Returned(22)]);
+    assert_eq!(worker.finish(0, 20, Size::Small), [Done(20), Keep(20), Start(0, 23)]);
+    assert_eq!(worker.assign(24, &[]), [Returned(24)]);
+    assert_eq!(worker.finish(0, 23, Size::Small), [Done(23), Keep(23)]);
+    assert_eq!(
+        worker.assign(25, &[(30, From::Remote(vec![1]))]),
+        [Fetch(30, 1)],
+        "or nothing would ever go on"
+    );
+}
+
+#[test]
+fn a_full_worker_runs_everything_again_when_values_are_freed_or_spilled() {
+    let mut worker = full_worker();
+    assert_eq!(worker.free(1), [Discard(1), Turn(Pressure::Paused)]);
+    assert_eq!(worker.assign(20, &[]), [Start(0, 20)]);
+
+    let mut worker = full_worker();
+    let tries: Vec<Effect> = (0..12).flat_map(|_| worker.sampled(96_000)).collect();
+    assert_eq!(tries, [Spill(2)]);
+    assert_eq!(worker.spilled(Spilled::Written), [LetGo(2), Turn(Pressure::Paused), Spill(3)]);
+}
+
+#[test]
+fn memory_that_is_full_of_other_things_than_values_does_not_stop_what_has_no_inputs() {
+    let mut worker = worker_holding(7);
+    worker.spilled(Spilled::DiskFailed);
+    (2..=7).for_each(|value| drop(worker.free(value)));
+    assert_eq!(worker.sampled(96_000), [Turn(Pressure::Paused)]);
+    assert_eq!(worker.assign(20, &[]), [Start(0, 20)]);
+}
+
+#[test]
+fn a_full_worker_whose_disk_fails_refuses_values_of_clients() {
+    let mut worker = worker_holding(7);
+    worker.spilled(Spilled::DiskFailed);
+    assert_eq!(worker.sampled(70_000), []);
+    assert_eq!(worker.expect_put(20_000), []);
+    assert_eq!(worker.hurry_put(1), [Admit(1), Turn(Pressure::Paused)], "it fits below 95 percent");
+    assert_eq!(worker.expect_put(6_000), []);
+    assert_eq!(worker.hurry_put(2), [Refuse(2)]);
+    assert_eq!(worker.expect_put(6_000), [Refuse(3)], "from then on without a wait");
+    assert_eq!(worker.free(7), [Discard(7)]);
+    assert_eq!(worker.expect_put(6_000), []);
+    assert_eq!(worker.hurry_put(4), [Admit(4)]);
+}
+
 #[test]
 fn what_comes_in_waits_for_room() {
     let mut worker = worker_holding(7);
@@ -176,6 +239,38 @@ fn when_nothing_goes_on_one_thing_comes_in_however_full_it_is() {
     worker.in_use = vec![1];
     assert_eq!(worker.unspilled(1, true), [Start(0, 20)]);
     assert_eq!(worker.finish(0, 20, Size::Small), [Done(20), Keep(20), Fetch(30, 1)]);
+}
+
+impl Worker {
+    fn fetched_too_large(&mut self, task: u64, nbytes: u64) -> Vec<Effect> {
+        self.step(|core, effects| core.fetched_too_large(TaskId(task), nbytes, effects))
+    }
+}
+
+#[test]
+fn a_task_whose_input_is_larger_than_the_memory_fails_and_no_holder_is_doubted() {
+    let mut worker = Worker::with_memory(1, 9_000);
+    assert_eq!(worker.assign(20, &[(30, From::Remote(vec![1, 2]))]), [FailedEffect(20)]);
+    let acquisition =
+        Acquisition { task: TaskId(30), nbytes: 10_000, holders: [WorkerId(1)].as_slice().into() };
+    assert_eq!(worker.step(|core, effects| core.acquire(&acquisition, effects)), [Missed(30)]);
+    assert_eq!(
+        worker.assign(21, &[(30, From::Remote(vec![LENDER]))]),
+        [Borrow(30, LENDER)],
+        "which needs no room"
+    );
+    worker.assign(22, &[(21, From::Local)]);
+    assert_eq!(worker.not_lent(30), [FailedEffect(21), Returned(22)]);
+    assert_eq!(worker.core.counts(), Counts::default());
+}
+
+#[test]
+fn a_value_that_turns_out_to_be_too_large_fails_its_task_and_no_holder_is_doubted() {
+    let mut worker = Worker::with_memory(1, 100_000);
+    assert_eq!(worker.assign(20, &[(30, From::Remote(vec![1, 2]))]), [Fetch(30, 1)]);
+    assert_eq!(worker.fetched_too_large(30, 100_001), [Fetch(30, 2)]);
+    assert_eq!(worker.fetched_too_large(30, 100_001), [FailedEffect(20)]);
+    assert_eq!(worker.core.memory().arriving, 0);
 }
 
 #[test]
