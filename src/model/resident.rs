@@ -284,6 +284,16 @@ mod tests {
     }
 
     #[test]
+    fn a_live_vector_is_packed_at_once_and_where_it_lies() {
+        let numbers = vec![1.5f64; 100_000];
+        let start = numbers.as_ptr().cast();
+        let live = Resident::live(Value::new(numbers), 800_000);
+        assert_eq!(live.packed_already().unwrap().buffers[0].as_ptr(), start);
+        let nested = Resident::live(Value::new(vec![vec![1.5f64; 100_000]]), 800_000);
+        assert!(nested.packed_already().is_none(), "that takes a copy");
+    }
+
+    #[test]
     fn threads_that_view_together_unpack_once() {
         let resident = Resident::packed_form(pack(&7u32).unwrap());
         std::thread::scope(|scope| {
