@@ -25,12 +25,9 @@ const LEVEL: &str = "info";
 
 /// The part that another dcluster process has given to this one.
 pub(super) fn told(env: &Environment) -> i32 {
-    let global = Global {
-        tasks: env.get(LIBRARIES).into_iter().flat_map(|list| std::env::split_paths(list)).collect(),
-        log_dir: env.get(crate::launch::log::DIRECTORY).map(PathBuf::from),
-        ..Global::default()
-    };
-    let setup = setup(&global, Announcement::Silent);
+    let log_dir = env.get(crate::launch::log::DIRECTORY).map(PathBuf::from);
+    let global = Global { log_dir, ..Global::default() };
+    let setup = entry::setup(env);
     let role = env.get(process::ROLE).map(String::as_str);
     match (role, env.get(process::CONNECTION_FILE), role::detect(env)) {
         (Some(bench::ZERO_WORKER), Some(file), _) => bench::zero_worker(Path::new(file)),
