@@ -327,7 +327,7 @@ Environment:
   DCLUSTER_PLACEMENT_WAIT    seconds that a call waits for workers it names, as --placement-wait
   DCLUSTER_MPI_LANE          off: large values do not go over MPI between ranks
   DCLUSTER_SHM_LANE          off: large values are not mapped by other processes of a host
-  DCLUSTER_PROGRESS          off: no bars while a client scatters or gathers
+  DCLUSTER_PROGRESS          off: do not show how far a scatter or gather is
   DCLUSTER_LOG               what to log: error, warn, info, debug, trace, or per module
   DCLUSTER_LOG_DIR           one log file per rank in this directory
   DCLUSTER_RUN_DIR           where connection files are, and where ranks meet without MPI

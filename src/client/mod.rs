@@ -20,7 +20,6 @@ mod group;
 mod insight;
 mod line;
 mod map;
-mod progress;
 mod resume;
 mod scatter;
 mod session;
@@ -499,14 +498,13 @@ impl Client {
         for future in &futures {
             *counts.entry(future.reference().group().to_owned()).or_default() += 1;
         }
-        progress::progress(self.as_completed(futures), counts).await;
+        bar::progress(self.as_completed(futures), counts).await;
     }
 
-    /// Whether a bar in the terminal shows how far a scatter or gather is, if it is large (256 MiB) or takes more than
-    /// a second; for all handles of this connection.
+    /// Whether standard error shows how far a scatter or gather is: a bar in a terminal, if it is large (256 MiB) or
+    /// takes more than a second; elsewhere a line every ten seconds. For all handles of this connection.
     ///
-    /// It is on unless the environment variable `DCLUSTER_PROGRESS` is `off`. Where standard error is no terminal
-    /// nothing is shown.
+    /// It is on unless the environment variable `DCLUSTER_PROGRESS` is `off`.
     pub fn set_progress(&self, progress: Progress) {
         self.link.session.set_progress(progress);
     }
