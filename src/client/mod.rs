@@ -48,7 +48,7 @@ pub use map::Inputs;
 pub use scatter::{Hash, Keyed, ScatterOptions};
 pub use wait::{Done, ReturnWhen};
 
-use crate::model::{Data, Value, WorkerId};
+use crate::model::{Data, Value, WorkerId, WorkerName};
 use crate::security::{ConnectionFile, Selector};
 use crate::wire::client::Query;
 use session::{Link, Urgency, within};
@@ -466,7 +466,7 @@ impl Client {
         insight::nbytes(&self.link.session, insight::named(futures)).await
     }
 
-    /// Waits until `count` workers have joined.
+    /// Waits until `count` workers are there; those that have left do not count.
     ///
     /// # Errors
     /// [`Error::Workers`] when the time is up.
@@ -522,7 +522,7 @@ impl Client {
             workers.get((u64::from(part) * workers.len() as u64 / u64::from(of.max(1))) as usize).copied()
         });
         let options = ScatterOptions {
-            workers: worker.into_iter().collect(),
+            workers: worker.into_iter().map(WorkerName::Id).collect(),
             allow_other_workers: true,
             ..ScatterOptions::default()
         };
@@ -564,7 +564,7 @@ impl Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let joined = *self.link.session.joined.borrow();
-        write!(f, "<Client: {}, {joined} workers joined>", self.address())
+        write!(f, "<Client: {}, {joined} workers>", self.address())
     }
 }
 

@@ -32,7 +32,7 @@ impl Bench {
         let value = ScatterValue { future: FutureId(future), key: Key(u128::from(future)), nbytes };
         let scatter = Scatter {
             values: vec![value],
-            workers: vec![WorkerId(worker)],
+            workers: vec![WorkerId(worker).into()],
             allow_other_workers: false,
             type_name: "Vec".into(),
         };
