@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
@@ -263,7 +264,7 @@ pub struct Bench {
     pub suite: Suite,
 
     /// Samples of each rate; the median is printed
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = one_or_more())]
     pub repeat: usize,
 
     /// Small sizes, to see that it works; not for figures
@@ -287,6 +288,10 @@ pub enum Suite {
     /// Sums from disk and of what is resident, a shuffle, a matrix product, beside plain threads on the same cores; and
     /// how much is in memory while a file is reduced
     Dataflow,
+}
+
+fn one_or_more() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
 }
 
 /// The help text, as printed for someone who typed nothing.
