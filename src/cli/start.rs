@@ -65,7 +65,7 @@ pub(super) fn run(env: &Environment, global: &Global, words: &[OsString]) -> i32
         tracing::info!(
             "no launcher started this, so the cluster is on this machine only, as with `dcluster local`"
         );
-        return local_with(env, global, &LocalOptions::default(), Some((program, marker)));
+        return local_with(global, &LocalOptions::default(), Some((program, marker)));
     };
     let mut env = env.clone();
     if marker.is_some_and(|marker| marker != Marker::OWN) {
@@ -80,7 +80,7 @@ pub(super) fn run(env: &Environment, global: &Global, words: &[OsString]) -> i32
 }
 
 /// `local`: the cluster on this machine.
-pub(super) fn local(env: &Environment, global: &Global, typed: &Local) -> i32 {
+pub(super) fn local(global: &Global, typed: &Local) -> i32 {
     start_log("", LEVEL, global);
     let options = LocalOptions { workers: typed.workers, threads: typed.threads, kind: WorkerKind::Threads };
     let driver = match typed.program.is_empty() {
@@ -90,11 +90,11 @@ pub(super) fn local(env: &Environment, global: &Global, typed: &Local) -> i32 {
             None => return Exit::NotFound.code(),
         },
     };
-    local_with(env, global, &options, driver)
+    local_with(global, &options, driver)
 }
 
 /// `scheduler`: one role by hand.
-pub(super) fn scheduler(_: &Environment, global: &Global) -> i32 {
+pub(super) fn scheduler(global: &Global) -> i32 {
     start_log("scheduler", LEVEL, global);
     conclude(local::lead_alone(&setup(global, announcement(global))))
 }
@@ -173,12 +173,7 @@ fn part(launch: &Launch, env: &Environment, setup: &Setup, driver: DriverSpec) -
     }
 }
 
-fn local_with(
-    _: &Environment,
-    global: &Global,
-    options: &LocalOptions,
-    driver: Option<(Program, Option<Marker>)>,
-) -> i32 {
+fn local_with(global: &Global, options: &LocalOptions, driver: Option<(Program, Option<Marker>)>) -> i32 {
     let mut options = options.clone();
     // Workers of a program with tasks are processes of it, others processes of this one.
     let own = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
