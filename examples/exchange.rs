@@ -4,15 +4,17 @@
 //! is mapped, between the ranks of one launch it comes over MPI, else over TCP. `dcluster status --json` counts what came
 //! over which lane, worker by worker, and `story` tells of each transfer of one value.
 //!
-//! `exchange [LENGTH [ROUNDS]]`. A worker that dies meanwhile costs time and no result, if its launcher lets the others
-//! live.
+//! `exchange [LENGTH [ROUNDS [FILE]]]`. A worker that dies meanwhile costs time and no result, if its launcher lets the
+//! others live. With a FILE the rounds go on until it is there.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dcluster::prelude::*;
 use serde_json::Value;
 
 const BLOCKS: u64 = 6;
+const LANES: [&str; 3] = ["shm", "mpi", "tcp"];
 
 #[dcluster::task]
 fn block(seed: u64, length: usize) -> Vec<f64> {
@@ -29,11 +31,19 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
 }
 
 #[dcluster::main]
-async fn main(client: Client) -> dcluster::Result<()> {
-    let argument = |position| std::env::args().nth(position).and_then(|number| number.parse().ok());
-    let (length, rounds): (usize, u64) = (argument(1).unwrap_or(200_003), argument(2).unwrap_or(1) as u64);
+async fn main(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    let argument = |position, name, usual| match std::env::args().nth(position) {
+        None => Ok(usual),
+        Some(text) => match text.parse() {
+            Ok(number) if number > 0 => Ok(number),
+            _ => Err(format!("{name} is a number from 1 on, not {text:?}")),
+        },
+    };
+    let (length, rounds) = (argument(1, "LENGTH", 200_003)? as usize, argument(2, "ROUNDS", 1)?);
+    let end = std::env::args().nth(3);
+    let is_over = |round| round >= rounds && end.as_ref().is_none_or(|file| Path::new(file).exists());
     let mut blocks = Vec::new();
-    for round in 0..rounds {
+    for round in (0..).take_while(|round| !is_over(*round)) {
         blocks = client.map(|seed| block::call(seed, length), round * BLOCKS..(round + 1) * BLOCKS);
         client.wait(&blocks, ReturnWhen::AllCompleted, None).await?;
 
@@ -48,23 +58,41 @@ async fn main(client: Client) -> dcluster::Result<()> {
         println!("round {round}: all distances are right, in {:.1} ms", elapsed.as_secs_f64() * 1e3);
     }
 
-    // Workers report once a second.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    let story: Value = serde_json::from_str(&client.story(&blocks[0].key()).await?).expect("a story is JSON");
-    println!("the first block: {} events", story["events"].as_array().map_or(0, Vec::len));
-    for event in story["events"].as_array().into_iter().flatten() {
+    // Workers report once a second, each in its own time: all have when as many transfers are known as there are copies.
+    let holders = client.who_has(&blocks).await?;
+    let copies = holders.values().map(|on| on.len().saturating_sub(1) as u64).sum::<u64>();
+    let first = blocks[0].key();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let (story, status) = loop {
+        let story: Value = serde_json::from_str(&client.story(&first).await?)?;
+        let status: Value = serde_json::from_str(&client.status().await?)?;
+        let known = LANES.iter().map(|lane| received(&status, lane, "values")).sum::<u64>();
+        let is_told = holders[&first].len() < 2 || events(&story).any(|event| event["event"] == "moved");
+        if known >= copies && is_told || Instant::now() > deadline {
+            break (story, status);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    println!("the first block: {} events", events(&story).count());
+    for event in events(&story) {
         println!("  {event}");
     }
-    let status: Value = serde_json::from_str(&client.status().await?).expect("status is JSON");
-    for lane in ["shm", "mpi", "tcp"] {
-        let workers = status["workers"].as_array().expect("a list of workers");
-        let sum =
-            |field: &str| workers.iter().filter_map(|w| w["received"][lane][field].as_u64()).sum::<u64>();
-        let (values, bytes, us) = (sum("values"), sum("bytes"), sum("us"));
+    for lane in LANES {
+        let (values, bytes) = (received(&status, lane, "values"), received(&status, lane, "bytes"));
         if values > 0 {
-            let gb_per_s = bytes as f64 / 1e3 / us.max(1) as f64;
+            let gb_per_s = bytes as f64 / 1e3 / received(&status, lane, "us").max(1) as f64;
             println!("over {lane}: {values} blocks, {bytes} bytes, {gb_per_s:.2} GB/s each");
         }
     }
     Ok(())
+}
+
+fn events(story: &Value) -> impl Iterator<Item = &Value> {
+    story["events"].as_array().into_iter().flatten()
+}
+
+/// What all workers have received over a lane.
+fn received(status: &Value, lane: &str, field: &str) -> u64 {
+    let workers = status["workers"].as_array().into_iter().flatten();
+    workers.filter_map(|worker| worker["received"][lane][field].as_u64()).sum()
 }

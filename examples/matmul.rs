@@ -10,8 +10,14 @@ use dcluster::prelude::*;
 const BLOCK: usize = 128;
 
 #[dcluster::main]
-async fn main(client: Client) -> dcluster::Result<()> {
-    let extent = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(512);
+async fn main(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    let extent: usize = match std::env::args().nth(1) {
+        None => 512,
+        Some(text) => match text.parse() {
+            Ok(extent) if extent > 0 => extent,
+            _ => return Err(format!("the extent of the matrices is a number from 1 on, not {text:?}").into()),
+        },
+    };
     let a = client.persist(&Array::random_uniform(1, [extent, extent], [BLOCK, BLOCK]));
     let b = client.persist(&Array::random_uniform(2, [extent, extent], [BLOCK, BLOCK]));
     client.wait(a.blocks().iter().chain(&b.blocks()), ReturnWhen::AllCompleted, None).await?;
@@ -27,11 +33,12 @@ async fn main(client: Client) -> dcluster::Result<()> {
     let difference = client.compute(&((&left - &right).norm() / right.norm())).await?;
     assert!(difference.item().is_some_and(|difference| difference < 1e-12), "{difference:?}");
 
-    let corner = |x: &Array<f64>| x.slice(s![..100, ..100]);
+    let small = extent.min(100);
+    let corner = |x: &Array<f64>| x.slice(s![..small, ..small]);
     let (small_a, small_b) = (client.compute(&corner(&a)).await?, client.compute(&corner(&b)).await?);
     let product = client.compute(&corner(&a).matmul(&corner(&b))).await?;
     let matrix = |block: &Block<f64>| {
-        ndarray::Array2::from_shape_vec((100, 100), block.numbers().to_vec()).expect("100 x 100 numbers")
+        ndarray::Array2::from_shape_vec((small, small), block.numbers().to_vec()).expect("as many numbers")
     };
     let here = matrix(&small_a).dot(&matrix(&small_b));
     assert!((matrix(&product) - here).iter().all(|difference| difference.abs() < 1e-10));

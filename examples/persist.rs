@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use dcluster::collections::Array;
 use dcluster::prelude::*;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use tokio::signal::unix::{SignalKind, signal};
 
 const BLOCK: usize = 1 << 22;
 
@@ -44,14 +45,32 @@ impl Options {
 #[dcluster::main]
 async fn main(client: Client) -> Result<(), Box<dyn std::error::Error>> {
     let options = Options::from_arguments()?;
-    let file = options.directory.join(format!("dcluster-persist-{}.h5", std::process::id()));
-    let outcome = run(&client, &file, options.elements).await;
+    let path = options.directory.join(format!("dcluster-persist-{}.h5", std::process::id()));
+    let file = DataFile { path, keep: options.keep };
+    let mut terminate = signal(SignalKind::terminate())?;
+    let outcome = tokio::select! {
+        outcome = run(&client, &file.path, options.elements) => outcome,
+        _ = terminate.recv() => Err("ended by a signal".into()),
+        _ = tokio::signal::ctrl_c() => Err("ended by Ctrl-C".into()),
+    };
     if options.keep {
-        println!("{} is kept", file.display());
-    } else {
-        let _ = fs::remove_file(&file); // (there is none if it could not be made)
+        println!("{} is kept", file.path.display());
     }
     outcome
+}
+
+/// The file, which goes however the program ends, unless it is to be kept.
+struct DataFile {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Drop for DataFile {
+    fn drop(&mut self) {
+        if !self.keep {
+            let _ = fs::remove_file(&self.path); // (there is none if it could not be made)
+        }
+    }
 }
 
 async fn run(client: &Client, file: &Path, elements: usize) -> Result<(), Box<dyn std::error::Error>> {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// Layers from the top down; a module may import its own row and the rows below. The longest matching name wins.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("surface", &["main", "cli", "launch", "collections", "dashboard", "prelude", "blocking"]),
+    ("surface", &["main", "cli", "launch", "collections", "prelude"]),
     ("shells", &["scheduler", "worker", "client"]),
     (
         "machine",
@@ -24,7 +24,6 @@ const LAYERS: &[(&str, &[&str])] = &[
             "topology",
             "registry",
             "security",
-            "config",
         ],
     ),
     ("cores", &["scheduler::core", "worker::core"]),

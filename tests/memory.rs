@@ -288,7 +288,7 @@ fn a_damaged_file_of_scattered_data_is_reported() {
 #[test]
 fn what_a_task_unpacks_of_a_lent_value_is_the_reader_s() {
     let stage = Stage::new(None);
-    let options = ScatterOptions { workers: vec![WorkerId(1)], ..ScatterOptions::default() };
+    let options = ScatterOptions { workers: vec![WorkerId(1).into()], ..ScatterOptions::default() };
     let values = [1.0, 2.0].map(|number| vec![number; BLOCK_NUMBERS as usize]);
     let [one, two] = values.map(|value| stage.client.scatter_with(value, &options).unwrap());
     let read = |block: &Future<Vec<f64>>| stage.client.submit(total::call(block).workers([WorkerId(0)]));

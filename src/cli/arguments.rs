@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
@@ -263,7 +264,7 @@ pub struct Bench {
     pub suite: Suite,
 
     /// Samples of each rate; the median is printed
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = one_or_more())]
     pub repeat: usize,
 
     /// Small sizes, to see that it works; not for figures
@@ -292,6 +293,10 @@ pub enum Suite {
     /// Sums from disk and of what is resident, a shuffle, a matrix product, beside plain threads on the same cores; and
     /// how much is in memory while a file is reduced
     Dataflow,
+}
+
+fn one_or_more() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
 }
 
 /// The help text, as printed for someone who typed nothing.
@@ -332,7 +337,7 @@ Environment:
   DCLUSTER_PLACEMENT_WAIT    seconds that a call waits for workers it names, as --placement-wait
   DCLUSTER_MPI_LANE          off: large values do not go over MPI between ranks
   DCLUSTER_SHM_LANE          off: large values are not mapped by other processes of a host
-  DCLUSTER_PROGRESS          off: no bars while a client scatters or gathers
+  DCLUSTER_PROGRESS          off: do not show how far a scatter or gather is
   DCLUSTER_LOG               what to log: error, warn, info, debug, trace, or per module
   DCLUSTER_LOG_DIR           one log file per rank in this directory
   DCLUSTER_RUN_DIR           where connection files are, and where ranks meet without MPI

@@ -51,8 +51,8 @@ fn typed(env: &Environment) -> i32 {
     let Some(command) = arguments.command else { return start::cluster(env, global) };
     match command {
         Command::Run(run) => start::run(env, global, &run.program),
-        Command::Local(local) => start::local(env, global, &local),
-        Command::Scheduler => start::scheduler(env, global),
+        Command::Local(local) => start::local(global, &local),
+        Command::Scheduler => start::scheduler(global),
         Command::Worker(worker) => start::worker(env, global, &worker),
         Command::Topo(topo) => start::topo(env, global, &topo),
         // Every rank takes part.

@@ -25,12 +25,9 @@ const LEVEL: &str = "info";
 
 /// The part that another dcluster process has given to this one.
 pub(super) fn told(env: &Environment) -> i32 {
-    let global = Global {
-        tasks: env.get(LIBRARIES).into_iter().flat_map(|list| std::env::split_paths(list)).collect(),
-        log_dir: env.get(crate::launch::log::DIRECTORY).map(PathBuf::from),
-        ..Global::default()
-    };
-    let setup = setup(&global, Announcement::Silent);
+    let log_dir = env.get(crate::launch::log::DIRECTORY).map(PathBuf::from);
+    let global = Global { log_dir, ..Global::default() };
+    let setup = entry::setup(env);
     let role = env.get(process::ROLE).map(String::as_str);
     match (role, env.get(process::CONNECTION_FILE), role::detect(env)) {
         (Some(bench::ZERO_WORKER), Some(file), _) => bench::zero_worker(Path::new(file)),
@@ -68,7 +65,7 @@ pub(super) fn run(env: &Environment, global: &Global, words: &[OsString]) -> i32
         tracing::info!(
             "no launcher started this, so the cluster is on this machine only, as with `dcluster local`"
         );
-        return local_with(env, global, &LocalOptions::default(), Some((program, marker)));
+        return local_with(global, &LocalOptions::default(), Some((program, marker)));
     };
     let mut env = env.clone();
     if marker.is_some_and(|marker| marker != Marker::OWN) {
@@ -83,7 +80,7 @@ pub(super) fn run(env: &Environment, global: &Global, words: &[OsString]) -> i32
 }
 
 /// `local`: the cluster on this machine.
-pub(super) fn local(env: &Environment, global: &Global, typed: &Local) -> i32 {
+pub(super) fn local(global: &Global, typed: &Local) -> i32 {
     start_log("", LEVEL, global);
     let options = LocalOptions { workers: typed.workers, threads: typed.threads, kind: WorkerKind::Threads };
     let driver = match typed.program.is_empty() {
@@ -93,11 +90,11 @@ pub(super) fn local(env: &Environment, global: &Global, typed: &Local) -> i32 {
             None => return Exit::NotFound.code(),
         },
     };
-    local_with(env, global, &options, driver)
+    local_with(global, &options, driver)
 }
 
 /// `scheduler`: one role by hand.
-pub(super) fn scheduler(_: &Environment, global: &Global) -> i32 {
+pub(super) fn scheduler(global: &Global) -> i32 {
     start_log("scheduler", LEVEL, global);
     conclude(local::lead_alone(&setup(global, announcement(global))))
 }
@@ -176,12 +173,7 @@ fn part(launch: &Launch, env: &Environment, setup: &Setup, driver: DriverSpec) -
     }
 }
 
-fn local_with(
-    _: &Environment,
-    global: &Global,
-    options: &LocalOptions,
-    driver: Option<(Program, Option<Marker>)>,
-) -> i32 {
+fn local_with(global: &Global, options: &LocalOptions, driver: Option<(Program, Option<Marker>)>) -> i32 {
     let mut options = options.clone();
     // Workers of a program with tasks are processes of it, others processes of this one.
     let own = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));

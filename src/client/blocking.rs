@@ -314,7 +314,7 @@ impl Client {
         wait_for(self.inner.nbytes(asynchronous(futures)))
     }
 
-    /// Waits until `count` workers have joined.
+    /// Waits until `count` workers are there; those that have left do not count.
     ///
     /// # Errors
     /// [`Error::Workers`] when the time is up.

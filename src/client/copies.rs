@@ -48,8 +48,8 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Refused`] with what is missing when all that can be done is done, [`Error::Foreign`], or that of a lost or
-    /// closed connection.
+    /// [`Error::Refused`] with what is missing when all that can be done is done, the error of a call that could not be
+    /// submitted, [`Error::Foreign`], or that of a lost or closed connection.
     pub async fn replicate<T, F: Borrow<Future<T>>>(
         &self,
         futures: impl IntoIterator<Item = F>,
@@ -73,7 +73,7 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Foreign`], or that of a lost or closed connection.
+    /// The error of a call that could not be submitted, [`Error::Foreign`], or that of a lost or closed connection.
     pub async fn rebalance<T, F: Borrow<Future<T>>>(
         &self,
         futures: impl IntoIterator<Item = F>,
@@ -97,7 +97,8 @@ impl Client {
 /// The answer to an arrangement that is on its way.
 pub(super) type Arranged = oneshot::Receiver<Result<String, String>>;
 
-/// The ids of this client's futures that the scheduler knows.
+/// The ids of this client's futures. One that was refused here, and so is nothing that the scheduler knows of, is an
+/// error.
 fn known<T, M, F: Borrow<Future<T, M>>>(
     session: &Arc<Session>,
     futures: impl IntoIterator<Item = F>,
@@ -105,8 +106,11 @@ fn known<T, M, F: Borrow<Future<T, M>>>(
     let futures: Vec<_> = futures.into_iter().map(|future| future.borrow().clone()).collect();
     wait::check(session, &futures)?;
     let mut state = session.lock();
-    let is_known = |id: &FutureId| state.table.slot(*id).is_some_and(|slot| slot.known);
-    Ok(futures.iter().map(Future::id).filter(is_known).collect())
+    let refusal = |future: &Future<T, M>| Some(state.refusal(future.id())?.of(|| future.key()));
+    match futures.iter().find_map(refusal) {
+        Some(error) => Err(error),
+        None => Ok(futures.iter().map(Future::id).collect()),
+    }
 }
 
 /// Appends an arrangement.

@@ -38,9 +38,9 @@ pub enum Error {
         /// For how long.
         after: Duration,
     },
-    /// Fewer workers than wanted have joined.
+    /// Fewer workers than wanted are there.
     #[error(
-        "{joined} of {wanted} workers joined within {after:?}; the log of the launch says what keeps the others"
+        "{joined} of {wanted} workers were there after {after:?}; the log of the launch says what keeps the others"
     )]
     Workers {
         /// How many are there.
@@ -113,13 +113,13 @@ pub enum Error {
         reason: String,
     },
     /// No holder handed a result out.
-    #[error("could not fetch the result of `{key}` after {attempts} attempts; the last: {reason}")]
+    #[error("could not fetch the result of `{key}` (attempts: {attempts}): {reason}")]
     Fetch {
         /// Which one.
         key: String,
         /// How often it was tried.
         attempts: u32,
-        /// What the last one said.
+        /// What each holder said the last time.
         reason: String,
     },
     /// A value could not be scattered.
@@ -130,8 +130,8 @@ pub enum Error {
         /// What went wrong.
         reason: String,
     },
-    /// The scheduler could not answer.
-    #[error("the scheduler does not answer `{question}`: {reason}")]
+    /// The scheduler could not answer, or could not do all that was asked.
+    #[error("`{question}` failed: {reason}")]
     Refused {
         /// What was asked.
         question: &'static str,

@@ -1,28 +1,38 @@
 //! Bringing results here: small ones are in the table, large ones are fetched from a worker that has them.
 //!
-//! A worker that does not hand a value out is reported to the scheduler, which says where else it is, or
-//! has it made again.
+//! Workers that do not hand a value out are reported to the scheduler, which says where else it is, or has it made
+//! again if none is left that has it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::error::{Error, Result};
 use super::future::Reference;
-use super::session::{Session, Urgency};
+use super::session::{Session, Urgency, within};
 use super::state::State;
 use super::table::{SlotState, Stored};
 use crate::model::unpack::unpack;
 use crate::model::{Data, Packed, TaskId, WorkerId};
 use crate::transport::data::{Brought, DataError, Meter};
+use crate::wire::client::{Fault, Unreachable};
 use bytes::Bytes;
 
-/// How often a result is looked for in new places.
+/// How often the holders of a result are asked,
 const ATTEMPTS_MAX: u32 = 8;
+/// and for how long after the first time, whatever that came to.
+const TRIED_FOR: Duration = Duration::from_secs(60);
+/// How much larger than twice what the scheduler was told a value may be: memory is taken for no more.
+const SLACK_BYTES: u64 = 1 << 20;
+/// The pause after the second time that no holder was reached; it doubles. The scheduler hears of a dead worker in
+/// that time, and says where else its values are.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The result of a future that is done, to be unpacked; it is fetched if it is not here.
 pub(super) async fn bring(reference: &Arc<Reference>, meter: &Meter) -> Result<Brought> {
     let session = reference.session();
-    let mut reason = String::new();
-    for _ in 0..ATTEMPTS_MAX {
+    let mut first: Option<Instant> = None;
+    let mut attempts = 0;
+    loop {
         let stored = match here(session, reference)? {
             Here::Packed(packed) => return Ok(Brought::Packed(packed)),
             Here::Far(stored) => stored,
@@ -31,25 +41,48 @@ pub(super) async fn bring(reference: &Arc<Reference>, meter: &Meter) -> Result<B
                 continue;
             }
         };
-        match fetch(session, &stored, meter).await {
+        let failures = match fetch(session, &stored, meter).await {
             Ok(brought) => return Ok(brought),
-            Err(failed) => {
-                session.check()?;
-                tracing::debug!(key = reference.key(), reason = failed.reason, "not handed out");
-                reason = failed.reason;
-                let Some(worker) = failed.worker else { break };
-                report(session, reference, stored.task, worker);
-            }
+            Err(failures) => failures,
+        };
+        session.check()?;
+        attempts += 1;
+        tracing::debug!(key = reference.key(), attempts, reason = in_words(&failures), "not handed out");
+        let is_over = first.get_or_insert_with(Instant::now).elapsed() >= TRIED_FOR;
+        if failures.is_empty() || attempts == ATTEMPTS_MAX || is_over {
+            return Err(Error::Fetch { key: reference.key(), attempts, reason: in_words(&failures) });
         }
+        if attempts > 1 && failures.iter().all(|failure| failure.fault == Fault::NotReached) {
+            let pause = PAUSE * (1 << (attempts - 2));
+            within(session, Some(pause), std::future::pending::<()>()).await;
+        }
+        report(session, reference, stored.task, &failures);
     }
-    Err(Error::Fetch { key: reference.key(), attempts: ATTEMPTS_MAX, reason })
 }
 
 /// Has the scheduler say again where a result is.
-fn report(session: &Session, reference: &Reference, task: TaskId, worker: WorkerId) {
+fn report(session: &Session, reference: &Reference, task: TaskId, failures: &[Failed]) {
+    let workers = failures.iter().map(|failure| (failure.worker, failure.fault)).collect();
     let mut state = session.lock();
-    state.unreachable(reference.id(), task, worker);
+    state.unreachable(&Unreachable { future: reference.id(), task, workers });
     session.appended(state, Urgency::Now);
+}
+
+/// What each holder said, and what to look at.
+fn in_words(failures: &[Failed]) -> String {
+    let mut said: Vec<String> =
+        failures.iter().map(|failure| format!("{}: {}", failure.worker, failure.reason)).collect();
+    if failures.is_empty() {
+        said.push("no worker is known to have it".to_owned());
+    }
+    if failures.iter().any(|failure| failure.fault == Fault::NotReached) {
+        said.push(
+            "see whether this host reaches the ports of the workers' hosts, which a login node may not: the program \
+             can run beside the ranks instead (`dcluster run`)"
+                .to_owned(),
+        );
+    }
+    said.join("; ")
 }
 
 /// The packed result or the error of a future, if it is here; None if it has to be fetched.
@@ -91,9 +124,10 @@ enum Here {
     Pending,
 }
 
+/// A holder that did not hand the value out.
 struct Failed {
-    /// Whom to report; none if the scheduler named nobody.
-    worker: Option<WorkerId>,
+    worker: WorkerId,
+    fault: Fault,
     reason: String,
 }
 
@@ -120,24 +154,30 @@ fn flat(reference: &Reference, bytes: &[u8]) -> Result<Packed> {
     })
 }
 
-/// Fetches a value from the first of its holders that hands it out.
-async fn fetch(session: &Arc<Session>, stored: &Stored, meter: &Meter) -> Result<Brought, Failed> {
-    let mut failed = Failed { worker: None, reason: "no worker is known to have it".to_owned() };
+/// Fetches a value from the first of its holders that hands it out; what each of them said if none does.
+async fn fetch(session: &Arc<Session>, stored: &Stored, meter: &Meter) -> Result<Brought, Vec<Failed>> {
+    let mut failures = Vec::new();
+    let Some(pool) = &session.pool else { return Err(failures) };
     for worker in stored.holders.iter().copied() {
         let Some(address) = session.peer(worker) else {
-            failed = Failed { worker: Some(worker), reason: format!("the address of {worker} is not known") };
+            let reason = "it is gone, or its address is not known".to_owned();
+            failures.push(Failed { worker, fault: Fault::NotReached, reason });
             continue;
         };
-        let Some(pool) = session.pool.clone() else { break };
-        let (task, meter) = (stored.task, meter.clone());
+        let (pool, task, meter) = (pool.clone(), stored.task, meter.clone());
+        let bytes_max = stored.nbytes.saturating_mul(2).saturating_add(SLACK_BYTES);
         tracing::trace!(%worker, %task, nbytes = stored.nbytes, "fetching");
-        match session.run(async move { pool.bring(&address, task, meter).await }).await {
+        match session.run(async move { pool.bring(&address, task, meter, bytes_max).await }).await {
             Some(Ok(brought)) => return Ok(brought),
-            Some(Err(error)) => failed = Failed { worker: Some(worker), reason: error.to_string() },
-            None => return Err(Failed { worker: None, reason: "the client has ended".to_owned() }),
+            Some(Err(error)) => {
+                let is_not_here = matches!(error, DataError::NotHere { .. });
+                let fault = if is_not_here { Fault::NotHere } else { Fault::NotReached };
+                failures.push(Failed { worker, fault, reason: error.to_string() });
+            }
+            None => break,
         }
     }
-    Err(failed)
+    Err(failures)
 }
 
 /// A value is not where it was put.
@@ -159,8 +199,11 @@ pub(super) async fn put(
         error: Error::Scatter { worker: worker.to_string(), reason },
         may_go_elsewhere,
     };
-    let (Some(address), Some(pool)) = (session.peer(worker), session.pool.clone()) else {
-        return Err(failed("its address is not known".to_owned(), false));
+    let Some(address) = session.peer(worker) else {
+        return Err(failed("it is gone, or its address is not known".to_owned(), true));
+    };
+    let Some(pool) = session.pool.clone() else {
+        return Err(NotPut { error: session.end(), may_go_elsewhere: false });
     };
     match session.run(async move { pool.put(&address, task, &packed, meter).await }).await {
         Some(put) => put.map_err(|error| {

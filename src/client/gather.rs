@@ -103,6 +103,10 @@ pub(super) async fn gather<G: Gather>(
 
 /// The result of one future that is done, to be unpacked.
 pub(super) async fn bring_one(reference: &Arc<Reference>) -> Result<Brought> {
+    let inline = fetch::inline(&mut reference.session().lock(), reference);
+    if let Some(here) = inline {
+        return here.map(Brought::Packed);
+    }
     let bytes = fetch::far_bytes(&mut reference.session().lock(), reference);
     let bar = reference.session().bar("gather", bytes);
     fetch::bring(reference, &bar.meter()).await
@@ -122,6 +126,9 @@ async fn bring(session: &Session, references: Vec<Arc<Reference>>) -> Vec<(Arc<R
         });
         here.collect()
     };
+    if far.is_empty() {
+        return references.into_iter().zip(results).collect();
+    }
     let bar = session.bar("gather", far_bytes);
     let meter = bar.meter();
     let mut waiting = far.into_iter();

@@ -20,7 +20,6 @@ mod group;
 mod insight;
 mod line;
 mod map;
-mod progress;
 mod resume;
 mod scatter;
 mod session;
@@ -49,7 +48,7 @@ pub use map::Inputs;
 pub use scatter::{Hash, Keyed, ScatterOptions};
 pub use wait::{Done, ReturnWhen};
 
-use crate::model::{Data, Value, WorkerId};
+use crate::model::{Data, Value, WorkerId, WorkerName};
 use crate::security::{ConnectionFile, Selector};
 use crate::wire::client::Query;
 use session::{Link, Urgency, within};
@@ -467,7 +466,7 @@ impl Client {
         insight::nbytes(&self.link.session, insight::named(futures)).await
     }
 
-    /// Waits until `count` workers have joined.
+    /// Waits until `count` workers are there; those that have left do not count.
     ///
     /// # Errors
     /// [`Error::Workers`] when the time is up.
@@ -499,14 +498,13 @@ impl Client {
         for future in &futures {
             *counts.entry(future.reference().group().to_owned()).or_default() += 1;
         }
-        progress::progress(self.as_completed(futures), counts).await;
+        bar::progress(self.as_completed(futures), counts).await;
     }
 
-    /// Whether a bar in the terminal shows how far a scatter or gather is, if it is large (256 MiB) or takes more than
-    /// a second; for all handles of this connection.
+    /// Whether standard error shows how far a scatter or gather is: a bar in a terminal, if it is large (256 MiB) or
+    /// takes more than a second; elsewhere a line every ten seconds. For all handles of this connection.
     ///
-    /// It is on unless the environment variable `DCLUSTER_PROGRESS` is `off`. Where standard error is no terminal
-    /// nothing is shown.
+    /// It is on unless the environment variable `DCLUSTER_PROGRESS` is `off`.
     pub fn set_progress(&self, progress: Progress) {
         self.link.session.set_progress(progress);
     }
@@ -524,7 +522,7 @@ impl Client {
             workers.get((u64::from(part) * workers.len() as u64 / u64::from(of.max(1))) as usize).copied()
         });
         let options = ScatterOptions {
-            workers: worker.into_iter().collect(),
+            workers: worker.into_iter().map(WorkerName::Id).collect(),
             allow_other_workers: true,
             ..ScatterOptions::default()
         };
@@ -566,7 +564,7 @@ impl Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let joined = *self.link.session.joined.borrow();
-        write!(f, "<Client: {}, {joined} workers joined>", self.address())
+        write!(f, "<Client: {}, {joined} workers>", self.address())
     }
 }
 

@@ -20,7 +20,7 @@ use super::future::{Async, Future, Name};
 use super::group::Until;
 use super::session::{Link, Session, Urgency};
 use super::submit::failed;
-use crate::model::{Copies, Data, FutureId, Key, Packed, Value, WorkerId};
+use crate::model::{Copies, Data, FutureId, Key, Packed, Value, WorkerId, WorkerName};
 use crate::transport::data::Meter;
 use crate::wire::client::{Arrangement, Placed, Scatter, ScatterValue};
 
@@ -40,12 +40,14 @@ const BATCHES_MAX: usize = 2;
 pub struct ScatterOptions {
     /// Whether equal values are one.
     pub hash: Hash,
-    /// The workers that may take the values; empty for any.
-    pub workers: Vec<WorkerId>,
+    /// The workers that may take the values, by id, by rank, or all of a host; empty for any.
+    pub workers: Vec<WorkerName>,
     /// Whether others may if those are gone. Otherwise values that cannot reach them are lost, which is an error.
     pub allow_other_workers: bool,
     /// How many copies there are to be, and where. The first goes to a worker from here, the others from worker to
-    /// worker; [`Copies::Everywhere`] is a broadcast. The scatter ends when they are there.
+    /// worker; [`Copies::Everywhere`] is a broadcast. The scatter ends when they are there. More copies than there are
+    /// workers are refused before anything is sent; what a worker that is lost meanwhile leaves without a copy is kept
+    /// all the same, with a warning in the log.
     pub copies: Copies,
 }
 
@@ -84,9 +86,10 @@ pub(super) async fn scatter<T: Data, M>(
     options: &ScatterOptions,
 ) -> Result<Vec<Future<T, M>>> {
     link.session.check()?;
+    check_copies(link, options)?;
     let bar = link.session.bar("scatter", 0);
     let (mut scattered, mut scattered_bytes) = (0, 0);
-    let mut batches = Batches { values };
+    let mut batches = Batches { values, taken: 0 };
     let sent = std::iter::from_fn(|| {
         let batch = batches.next()?;
         if let Ok(batch) = &batch {
@@ -118,8 +121,8 @@ pub(super) async fn scatter_map<C: Keyed<Value: Data>, M>(
     Ok(C::from_entries(keys.into_iter().zip(futures)))
 }
 
-/// Scatters a value while the caller goes on: its future is there at once, and calls that take it wait on the cluster. If
-/// the value does not arrive it is lost, and they fail.
+/// Scatters a value while the caller goes on: its future is there at once, and calls that take it wait on the cluster.
+/// If the value cannot be sent, the scheduler is told why, and they fail with that.
 pub(super) fn scatter_meanwhile<T: Data, M>(
     link: &Arc<Link>,
     value: &Value,
@@ -145,21 +148,53 @@ pub(super) fn scatter_meanwhile<T: Data, M>(
 /// Packs values until there is enough for a batch.
 struct Batches<I> {
     values: I,
+    /// How many were taken.
+    taken: usize,
+}
+
+impl<I: Iterator<Item = Value>> Batches<I> {
+    /// The next value, or which of them cannot be packed.
+    fn pack_next(&mut self) -> Option<Result<Packed>> {
+        let packed = pack(&self.values.next()?);
+        let place = self.taken;
+        self.taken += 1;
+        let name = |error| match error {
+            Error::Pack(reason) if place > 0 || self.values.size_hint() != (0, Some(0)) => {
+                Error::Pack(format!("value {place} of those to scatter: {reason}").into())
+            }
+            error => error,
+        };
+        Some(packed.map_err(name))
+    }
 }
 
 impl<I: Iterator<Item = Value>> Iterator for Batches<I> {
     type Item = Result<Vec<Packed>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut batch = vec![pack(&self.values.next()?)];
+        let mut batch = vec![self.pack_next()?];
         let mut bytes = batch[0].as_ref().map_or(0, Packed::len);
         while batch.len() < BATCH_VALUES_MAX && bytes < BATCH_BYTES_MAX {
-            let Some(value) = self.values.next() else { break };
-            let packed = pack(&value);
+            let Some(packed) = self.pack_next() else { break };
             bytes += packed.as_ref().map_or(0, Packed::len);
             batch.push(packed);
         }
         Some(batch.into_iter().collect())
+    }
+}
+
+/// Whether there are workers enough for so many copies.
+fn check_copies(link: &Link, options: &ScatterOptions) -> Result<()> {
+    let workers = link.session.lock().peers.len();
+    match options.copies {
+        Copies::Number(copies) if copies > 1 && copies as usize > workers => Err(Error::Refused {
+            question: "scatter",
+            reason: format!(
+                "{copies} copies are asked for, and there are {workers} workers; wait for more \
+                 (`wait_for_workers`), or ask for fewer"
+            ),
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -232,11 +267,17 @@ impl<T: Data, M> Announced<T, M> {
             self.values.keys().for_each(|future| state.expect_no_placement(*future));
         }
         sent?;
-        let failed = self.futures.iter().find_map(|future| future.reference().known()?.err());
-        if let (None, Some(copied)) = (&failed, self.copied) {
-            copies::arranged(&self.session, "scatter", copied).await?;
+        if let Some(error) = self.futures.iter().find_map(|future| future.reference().known()?.err()) {
+            return Err(error);
         }
-        failed.map_or(Ok(self.futures), Err)
+        if let Some(copied) = self.copied {
+            match copies::arranged(&self.session, "scatter", copied).await {
+                // The values are there, and are not given up for a copy that is not.
+                Err(Error::Refused { reason, .. }) => tracing::warn!(reason, "not all copies are there"),
+                arranged => drop(arranged?),
+            }
+        }
+        Ok(self.futures)
     }
 
     /// Sends each value where the scheduler says, until all are known to be there or one has failed.
@@ -263,11 +304,13 @@ impl<T: Data, M> Announced<T, M> {
                     let Err((placed, worker, NotPut { error, may_go_elsewhere })) = failed else { continue };
                     let attempts = failures.entry(placed.future).or_default();
                     *attempts += 1;
+                    let mut state = session.lock();
                     if !may_go_elsewhere || !self.is_free || *attempts >= ATTEMPTS_MAX {
+                        state.give_up(placed.future, placed.task, error.to_string());
+                        session.appended(state, Urgency::Now);
                         return Err(error);
                     }
                     tracing::warn!(%worker, %error, "a value goes to another worker");
-                    let mut state = session.lock();
                     state.not_put(placed.future, placed.task, worker);
                     session.appended(state, Urgency::Now);
                 }
@@ -380,11 +423,11 @@ mod tests {
     fn a_lazy_iterator_is_taken_batch_by_batch() {
         let mut made = 0;
         let block = || Value::new(vec![0u8; 16 << 20]);
-        let mut batches = Batches { values: (0..100).map(|_| block()).inspect(|_| made += 1) };
+        let mut batches = Batches { values: (0..100).map(|_| block()).inspect(|_| made += 1), taken: 0 };
         assert_eq!(batches.next().unwrap().unwrap().len(), 4);
         assert_eq!(batches.next().unwrap().unwrap().len(), 4);
         assert_eq!(made, 8);
-        let small = Batches { values: (0..10_000).map(|number: i64| Value::new(number)) };
+        let small = Batches { values: (0..10_000).map(|number: i64| Value::new(number)), taken: 0 };
         assert_eq!(small.map(|batch| batch.unwrap().len()).collect::<Vec<_>>(), [4096, 4096, 1808]);
     }
 }

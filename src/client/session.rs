@@ -51,7 +51,7 @@ pub(crate) struct Session {
     /// Whether bars are shown while values travel.
     progress: Mutex<Progress>,
     callbacks: OnceLock<mpsc::Sender<Box<dyn FnOnce() + Send>>>,
-    /// How many workers have joined.
+    /// How many workers are there.
     pub(super) joined: watch::Sender<usize>,
     /// Whether the connection's thread has ended.
     pub(super) over: watch::Sender<bool>,
@@ -220,6 +220,11 @@ impl Session {
             }
             ToClientMessage::Peers(peers) => {
                 state.joined(peers);
+                self.joined.send_replace(state.peers.len());
+                Ok(())
+            }
+            ToClientMessage::Left(workers) => {
+                state.left(&workers);
                 self.joined.send_replace(state.peers.len());
                 Ok(())
             }

@@ -17,7 +17,9 @@ use super::group::{Group, Groups, Until};
 use super::table::{Listener, Slot, SlotState, Stored, Table};
 use crate::model::error::TaskError;
 use crate::model::{FunctionId, FutureId, TaskId, WorkerId};
-use crate::wire::client::{ClientOutbox, FunctionName, NotifyReader, Outcome, Placed, Submission};
+use crate::wire::client::{
+    ClientOutbox, Fault, FunctionName, GiveUp, NotifyReader, Outcome, Placed, Submission, Unreachable,
+};
 use crate::wire::{Peer, WireError};
 
 /// A caller writes by itself if nothing was written for this long; inside a burst it leaves that to the
@@ -48,7 +50,7 @@ pub(super) struct State {
     pub(super) io: Io,
     /// When the outbox was last emptied.
     pub(super) flushed: Instant,
-    /// Addresses of the workers that joined.
+    /// Addresses of the workers that are there.
     pub(super) peers: BTreeMap<WorkerId, Arc<str>>,
     pub(super) jobs: Vec<Job>,
     replies: HashMap<u32, oneshot::Sender<Result<String, String>>>,
@@ -188,12 +190,14 @@ impl State {
     }
 
     /// Forgets where a value is, unless that was said anew since: it will be said again.
-    pub(super) fn unreachable(&mut self, id: FutureId, task: TaskId, worker: WorkerId) {
-        let Some(slot) = self.table.slot(id) else { return };
-        if matches!(&slot.state, SlotState::Stored(stored) if stored.task == task) && self.end.is_none() {
+    pub(super) fn unreachable(&mut self, unreachable: &Unreachable) {
+        let Some(slot) = self.table.slot(unreachable.future) else { return };
+        if matches!(&slot.state, SlotState::Stored(stored) if stored.task == unreachable.task)
+            && self.end.is_none()
+        {
             slot.state = SlotState::Pending;
             slot.watched = true;
-            self.outbox.unreachable(id, task, worker);
+            self.outbox.unreachable(unreachable);
         }
     }
 
@@ -275,9 +279,20 @@ impl State {
     }
 
     /// Has the scheduler say where else a value goes that does not get to this worker.
-    pub(super) fn not_put(&mut self, id: FutureId, task: TaskId, worker: WorkerId) {
-        if self.end.is_none() && self.table.slot(id).is_some_and(|slot| !slot.state.is_done()) {
-            self.outbox.unreachable(id, task, worker);
+    pub(super) fn not_put(&mut self, future: FutureId, task: TaskId, worker: WorkerId) {
+        if self.end.is_none() && self.table.slot(future).is_some_and(|slot| !slot.state.is_done()) {
+            self.outbox.unreachable(&Unreachable {
+                future,
+                task,
+                workers: vec![(worker, Fault::NotReached)],
+            });
+        }
+    }
+
+    /// Tells the scheduler that a value is not sent any more: whoever wants it has this reason.
+    pub(super) fn give_up(&mut self, future: FutureId, task: TaskId, reason: String) {
+        if self.end.is_none() && self.table.slot(future).is_some_and(|slot| !slot.state.is_done()) {
+            self.outbox.give_up(&GiveUp { future, task, reason });
         }
     }
 
@@ -351,6 +366,11 @@ impl State {
     /// Notes workers that joined.
     pub(super) fn joined(&mut self, peers: Vec<Peer>) {
         self.peers.extend(peers.into_iter().map(|peer| (peer.worker, peer.address.into())));
+    }
+
+    /// Notes workers that are gone.
+    pub(super) fn left(&mut self, workers: &[WorkerId]) {
+        self.peers.retain(|worker, _| !workers.contains(worker));
     }
 
     /// Ends everything: pending futures are lost, whoever waits is told. Only the first reason counts.

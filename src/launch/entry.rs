@@ -233,7 +233,8 @@ fn binding_alone() -> Result<(Binding, Machine), LaunchError> {
     Ok((binding.ok_or_else(|| LaunchError::nonsense("the plan for one worker is empty"))?, machine))
 }
 
-fn setup(env: &Environment) -> Setup {
+/// What the variables say that a process gets from the dcluster process that started it.
+pub fn setup(env: &Environment) -> Setup {
     let libraries = env.get(LIBRARIES).into_iter().flat_map(|list| list.split(':'));
     Setup {
         connection_file: None,

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use super::WireError;
 use super::batch::{BatchReader, Outbox, decode};
 use super::columns::{Column, ColumnReader};
-use crate::model::{Copies, FunctionId, FutureId, Key, Placement, TaskId, WorkerId};
+use crate::model::{Copies, FunctionId, FutureId, Key, Placement, TaskId, WorkerId, WorkerName};
 pub use answers::{Closing, NotifyReader, Outcome, Placed, ToClientMessage, ToClientOutbox};
 pub use questions::Query;
 
@@ -29,6 +29,7 @@ const QUERY: u8 = 8;
 const CLOSE: u8 = 9;
 const FUNCTIONS: u8 = 10;
 const ARRANGE: u8 = 11;
+const GIVE_UP: u8 = 12;
 const RECEIVED: u8 = 31;
 
 /// One call, as a client submits it.
@@ -107,7 +108,7 @@ pub struct Scatter {
     /// One entry per value.
     pub values: Vec<ScatterValue>,
     /// The workers that may take them; empty for any.
-    pub workers: Vec<WorkerId>,
+    pub workers: Vec<WorkerName>,
     /// Whether others may if those are gone.
     pub allow_other_workers: bool,
     /// The type of the values, as their keys are shown with it.
@@ -123,6 +124,37 @@ pub struct ScatterValue {
     pub key: Key,
     /// The packed size in bytes.
     pub nbytes: u64,
+}
+
+/// Workers that did not hand a client the value of a future, or did not take it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreachable {
+    /// The client's reference.
+    pub future: FutureId,
+    /// The name under which the value was asked for, or sent.
+    pub task: TaskId,
+    /// Which workers, and why.
+    pub workers: Vec<(WorkerId, Fault)>,
+}
+
+/// Why a worker did not hand a value out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fault {
+    /// It says that it does not have it.
+    NotHere,
+    /// It was not reached, or what it sent did not arrive: that may be for where the client is.
+    NotReached,
+}
+
+/// A scattered value that its client does not send any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GiveUp {
+    /// The client's reference.
+    pub future: FutureId,
+    /// The name under which the value was sent.
+    pub task: TaskId,
+    /// Comes back in the error of whoever wants the value.
+    pub reason: String,
 }
 
 /// A function that a client links and its cluster may not.
@@ -204,10 +236,14 @@ impl ClientOutbox {
         self.outbox.single(SCATTER, scatter);
     }
 
-    /// Says that `worker` did not hand out the value of `future`, which was said to be that of `task`; the
-    /// future is watched again.
-    pub fn unreachable(&mut self, future: FutureId, task: TaskId, worker: WorkerId) {
-        self.outbox.single(UNREACHABLE, &(future, task, worker));
+    /// Says which workers did not hand out the value of a future, or did not take it; the future is watched again.
+    pub fn unreachable(&mut self, unreachable: &Unreachable) {
+        self.outbox.single(UNREACHABLE, unreachable);
+    }
+
+    /// Says that a value that was announced is not sent any more.
+    pub fn give_up(&mut self, give_up: &GiveUp) {
+        self.outbox.single(GIVE_UP, give_up);
     }
 
     /// Asks a question.
@@ -270,8 +306,10 @@ pub enum ClientMessage<'a> {
     Arrange(Arrange),
     /// Values to place.
     Scatter(Scatter),
-    /// A fetch that failed: of this future, under this name, from this worker.
-    Unreachable(FutureId, TaskId, WorkerId),
+    /// Workers that were asked for a value, or sent one, in vain.
+    Unreachable(Unreachable),
+    /// A scattered value that does not come.
+    GiveUp(GiveUp),
     /// A question and its number.
     Query(u32, Query),
     /// Names of functions.
@@ -293,10 +331,8 @@ impl<'a> ClientMessage<'a> {
             CANCEL => Self::Cancel(decode("cancel", body)?),
             ARRANGE => Self::Arrange(decode("arrange", body)?),
             SCATTER => Self::Scatter(decode("scatter", body)?),
-            UNREACHABLE => {
-                let (future, task, worker) = decode("unreachable", body)?;
-                Self::Unreachable(future, task, worker)
-            }
+            UNREACHABLE => Self::Unreachable(decode("unreachable", body)?),
+            GIVE_UP => Self::GiveUp(decode("give_up", body)?),
             QUERY => {
                 let (number, query) = decode("query", body)?;
                 Self::Query(number, query)

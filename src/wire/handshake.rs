@@ -15,7 +15,7 @@ use super::resume::SessionRequest;
 /// The first bytes of each hello.
 const MAGIC: [u8; 8] = *b"dcluster";
 /// The versions of the protocol that this build speaks.
-const VERSIONS: Versions = Versions { min: 1, max: 1 };
+const VERSIONS: Versions = Versions { min: 2, max: 2 };
 
 const HELLO: u8 = 0xF0;
 const REFUSED: u8 = 0xF1;
@@ -271,7 +271,7 @@ mod tests {
         let sent = hello(Role::Worker, Some(42));
         let mut bytes = Vec::new();
         sent.append(&mut bytes);
-        assert_eq!(First::read(&framed(&bytes)), Ok(First::Hello { protocol: 1, hello: sent }));
+        assert_eq!(First::read(&framed(&bytes)), Ok(First::Hello { protocol: 2, hello: sent }));
     }
 
     #[test]
@@ -299,7 +299,7 @@ mod tests {
         bytes[16..20].copy_from_slice(&[9, 0, 12, 0]);
         let error = First::read(&framed(&bytes)).unwrap_err();
         assert!(
-            error.to_string().starts_with("protocol versions do not meet: 9–12 there, 1–1 here"),
+            error.to_string().starts_with("protocol versions do not meet: 9–12 there, 2–2 here"),
             "{error}"
         );
     }
@@ -308,8 +308,8 @@ mod tests {
     fn a_later_protocol_that_still_speaks_ours_is_accepted() {
         let mut bytes = Vec::new();
         hello(Role::Client, None).append(&mut bytes);
-        bytes[16..20].copy_from_slice(&[1, 0, 12, 0]);
-        assert!(matches!(First::read(&framed(&bytes)), Ok(First::Hello { protocol: 1, .. })));
+        bytes[16..20].copy_from_slice(&[2, 0, 12, 0]);
+        assert!(matches!(First::read(&framed(&bytes)), Ok(First::Hello { protocol: 2, .. })));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::worker::*;
 use super::{Outbox, Peer, WireError};
 use crate::model::{FunctionId, FutureId, Key, Placement, TaskId, WorkerId};
 use client::{from_client, read_from_client, read_to_client, to_client, write_from_client, write_to_client};
-use placements::{arrangement, placement};
+use placements::{arrangement, placement, worker_name};
 use worker::{from_worker, read_from_worker, read_to_worker, to_worker, write_from_worker, write_to_worker};
 
 /// A message of any direction, with its bytes and texts owned.
@@ -36,13 +36,15 @@ enum Message {
     Cancel(Cancel),
     Arrange(Arrange),
     Scatter(Scatter),
-    Unreachable(u32, u64, u32),
+    Unreachable(Unreachable),
+    GiveUp(GiveUp),
     Query(u32, String),
     ClientClose,
     Notify(u32, Told),
     Placed(Vec<Placed>),
     Reply(u32, Result<String, String>),
     Peers(Vec<Peer>),
+    Left(Vec<WorkerId>),
     Assign {
         task: u64,
         run: (u64, i32, Caution),

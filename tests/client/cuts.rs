@@ -20,6 +20,8 @@ use crate::relay::Relay;
 /// Longer than any of these tests is cut off on purpose.
 const LONG_LEASE: Duration = Duration::from_secs(60);
 const SHORT_LEASE: Duration = Duration::from_secs(1);
+/// Long enough to be seen while it runs.
+const OBSERVED_LEASE: Duration = Duration::from_secs(5);
 
 /// How often each task of each test ran.
 static RUNS: Mutex<Option<HashMap<(u32, u64), usize>>> = Mutex::new(None);
@@ -228,7 +230,7 @@ fn a_client_that_the_scheduler_still_believes_connected_takes_its_place_again() 
 
 #[test]
 fn references_are_kept_for_the_lease_and_then_released() {
-    let scene = Scene::new(SHORT_LEASE);
+    let scene = Scene::new(OBSERVED_LEASE);
     let held = scene.client.submit(counted::call(6, 0));
     assert_eq!(held.result().unwrap(), 0);
     let pending = scene.client.submit(gated::call(6, 1));
@@ -237,13 +239,13 @@ fn references_are_kept_for_the_lease_and_then_released() {
     scene.relay.cut();
     let status = wait_for_status(&observer, |status| status["clients"][0]["away_s"].is_number());
     assert_eq!(status["tasks"]["stored"], 1, "{status}");
-    assert!(status["clients"][0]["lease_left_s"].as_f64().unwrap() <= SHORT_LEASE.as_secs_f64());
+    assert!(status["clients"][0]["lease_left_s"].as_f64().unwrap() <= OBSERVED_LEASE.as_secs_f64());
     let status = wait_for_status(&observer, |status| status["clients"].as_array().unwrap().len() == 1);
     assert_eq!(status["tasks"]["stored"], 0, "{status}");
     let error = pending.result().unwrap_err();
-    assert!(matches!(error, Error::LeaseExpired { lease: SHORT_LEASE, .. }), "{error}");
+    assert!(matches!(error, Error::LeaseExpired { lease: OBSERVED_LEASE, .. }), "{error}");
     let text = error.to_string();
-    assert!(text.contains("the lease of 1s has expired") && text.contains("futures are gone"), "{text}");
+    assert!(text.contains("the lease of 5s has expired") && text.contains("futures are gone"), "{text}");
     assert_eq!(pending.status(), Status::Lost);
     // What had arrived is still there.
     assert_eq!(held.result().unwrap(), 0);

@@ -10,10 +10,15 @@ use dcluster::registry::{Arguments, Registry};
 use dcluster::security::{ConnectionFile, Credentials};
 use dcluster::transport::tcp::{Connection, Listener, Reach, hello};
 use dcluster::wire::Peer;
-use dcluster::wire::client::{ClientMessage, Closing, Outcome, Placed, Query, Submission, ToClientOutbox};
+use dcluster::wire::client::{
+    ClientMessage, Closing, Outcome, Placed, Query, Submission, ToClientOutbox, Unreachable,
+};
 use dcluster::wire::handshake::Role;
 use dcluster::wire::resume::{SessionAnswer, Token};
 use tokio::sync::mpsc;
+
+/// A worker that has joined, at whose address nobody is.
+const NOBODY: WorkerId = WorkerId(0);
 
 /// What a client said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +29,8 @@ pub(crate) enum Said {
     Retry(u32),
     Cancel { force: bool },
     Scatter(usize),
-    Unreachable(FutureId, TaskId, WorkerId),
+    Unreachable(Unreachable),
+    GiveUp(String),
     Close,
 }
 
@@ -33,6 +39,7 @@ enum Order {
     HangUp,
     TakeLeave(String),
     TalkNonsense,
+    Lose(WorkerId),
 }
 
 /// A running fake.
@@ -76,6 +83,11 @@ impl Fake {
 
     pub(crate) fn take_leave(&self, reason: &str) {
         self.orders.send(Order::TakeLeave(reason.to_owned())).unwrap();
+    }
+
+    /// Says that a worker is gone.
+    pub(crate) fn lose(&self, worker: WorkerId) {
+        self.orders.send(Order::Lose(worker)).unwrap();
     }
 
     pub(crate) fn talk_nonsense(&self) {
@@ -128,7 +140,7 @@ impl Conversation {
         begun.append(&mut frames);
         writer.write_all(&mut frames).await.unwrap();
         self.out.peers(&[Peer {
-            worker: WorkerId(0),
+            worker: NOBODY,
             address: "127.0.0.1:1".to_owned(),
             mpi_rank: None,
             shm: None,
@@ -154,6 +166,7 @@ impl Conversation {
                         std::mem::take(&mut self.watched).into_iter().for_each(|future| self.tell(future));
                     }
                     Some(Order::HangUp) => return,
+                    Some(Order::Lose(worker)) => self.out.left(&[worker]),
                     Some(Order::TakeLeave(reason)) => self.out.closing(&Closing { reason }),
                     Some(Order::TalkNonsense) => {
                         let mut nonsense = Vec::new();
@@ -203,25 +216,29 @@ impl Conversation {
                 }
             }
             ClientMessage::Scatter(scatter) => {
+                // The cluster has it, unless a worker is named, which is out of reach.
+                let worker = scatter.workers.first().map(|_| NOBODY);
                 let place = |value: &dcluster::wire::client::ScatterValue| Placed {
                     future: value.future,
                     task: TaskId(0),
-                    worker: None,
+                    worker,
                 };
                 let placed: Vec<_> = scatter.values.iter().map(place).collect();
                 for value in &scatter.values {
                     let resident = Resident::packed_form(pack(&0i64).unwrap());
                     self.results.insert(value.future.0, Ok(Arc::new(resident)));
-                    self.names.insert(value.future.0, "scattered");
+                    self.names.insert(value.future.0, if worker.is_some() { "held" } else { "scattered" });
                 }
                 self.out.placed(&placed);
                 self.note(Said::Scatter(placed.len()));
             }
-            ClientMessage::Unreachable(future, task, worker) => {
-                self.note(Said::Unreachable(future, task, worker));
-                self.unreachable.push(future.0);
-                self.tell(future.0);
+            ClientMessage::Unreachable(unreachable) => {
+                let future = unreachable.future.0;
+                self.note(Said::Unreachable(unreachable));
+                self.unreachable.push(future);
+                self.tell(future);
             }
+            ClientMessage::GiveUp(give_up) => self.note(Said::GiveUp(give_up.reason)),
             ClientMessage::Query(number, query) => {
                 let answer = match query {
                     Query::Status => "{}".to_owned(),
@@ -257,6 +274,11 @@ impl Conversation {
         let Some(result) = self.results.get(&future) else { return };
         match (self.names[&future], result) {
             ("held", _) if !self.finishing => self.watched.push(future),
+            ("nowhere", _) => {
+                let holders = [NOBODY].into_iter().collect();
+                self.out
+                    .notify(FutureId(future), &Outcome::Stored { task: TaskId(1), nbytes: 9000, holders });
+            }
             ("far", _) if !self.unreachable.contains(&future) => {
                 let holders = [WorkerId(7)].into_iter().collect();
                 self.out

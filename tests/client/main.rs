@@ -1,6 +1,7 @@
 //! The client over real TLS, against a scheduler that runs each call as it comes; `cuts` against a real one.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod bounds;
 mod cuts;
 mod fake;
 mod relay;
@@ -10,7 +11,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use dcluster::client::{Force, Hash, OnError, ReturnWhen, ScatterOptions, Status, blocking};
-use dcluster::model::{TaskId, WorkerId};
+use dcluster::model::{Copies, TaskId, WorkerId};
+use dcluster::wire::client::Fault;
 use dcluster::{Client, Error};
 use fake::{Fake, Said};
 use futures_util::StreamExt;
@@ -49,6 +51,12 @@ pub(crate) fn held(x: i64) -> i64 {
 /// Its result is said to be on a worker that cannot be reached, once.
 #[dcluster::task]
 pub(crate) fn far(x: i64) -> i64 {
+    x
+}
+
+/// Its result is said to be on a worker that cannot be reached, whatever is said.
+#[dcluster::task]
+pub(crate) fn nowhere(x: i64) -> i64 {
     x
 }
 
@@ -273,8 +281,9 @@ fn as_completed_yields_failed_and_cancelled_futures_and_what_was_added_twice() {
 #[test]
 fn as_completed_ends_with_an_error_at_its_deadline() {
     let (_fake, client) = connect();
-    let futures = [client.submit(held::call(1)), client.submit(inc::call(1))];
-    let mut timed = client.as_completed(futures).timeout(Duration::from_millis(300));
+    let done = client.submit(inc::call(1));
+    assert_eq!(done.result_timeout(HANG).unwrap(), 2);
+    let mut timed = client.as_completed([client.submit(held::call(1)), done]).timeout(SOON);
     assert_eq!(timed.next().unwrap().unwrap().result().unwrap(), 2);
     assert!(matches!(timed.next(), Some(Err(Error::Timeout { left: 1, total: 2, .. }))));
     assert!(timed.next().is_none());
@@ -312,7 +321,95 @@ fn callbacks_are_called_once_before_and_after_the_end() {
 fn a_worker_that_does_not_answer_is_reported_and_the_result_comes_from_elsewhere() {
     let (fake, client) = connect();
     assert_eq!(client.submit(far::call(5)).result().unwrap(), 5);
-    fake.wait_for(|said| matches!(said, Said::Unreachable(_, TaskId(1), WorkerId(7))));
+    let asked = vec![(WorkerId(7), Fault::NotReached)];
+    fake.wait_for(
+        |said| matches!(said, Said::Unreachable(told) if told.task == TaskId(1) && told.workers == asked),
+    );
+}
+
+#[test]
+fn a_client_that_reaches_no_worker_says_whom_and_what_to_look_at() {
+    let (fake, client) = connect();
+    let error = client.submit(nowhere::call(5)).result().unwrap_err();
+    assert!(matches!(error, Error::Fetch { attempts: 8, .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("worker-0: cannot reach the data port 127.0.0.1:1"), "{text}");
+    assert!(text.contains("see whether this host reaches the ports"), "{text}");
+    let asked = vec![(WorkerId(0), Fault::NotReached)];
+    fake.wait_for(|said| matches!(said, Said::Unreachable(told) if told.workers == asked));
+}
+
+#[test]
+fn a_value_that_cannot_be_scattered_is_given_up_with_the_reason() {
+    let (fake, client) = connect();
+    let options = ScatterOptions { workers: vec![WorkerId(0).into()], ..ScatterOptions::default() };
+    let error = client.scatter_with(5i64, &options).unwrap_err().to_string();
+    assert!(error.contains("worker-0") && error.contains("127.0.0.1:1"), "{error}");
+    fake.wait_for(|said| matches!(said, Said::GiveUp(reason) if *reason == error));
+}
+
+#[test]
+fn more_copies_than_there_are_workers_are_refused_before_anything_is_sent() {
+    let (fake, client) = connect();
+    client.wait_for_workers(1, Some(HANG)).unwrap();
+    let options = ScatterOptions { copies: Copies::Number(3), ..ScatterOptions::default() };
+    let error = client.scatter_with(5i64, &options).unwrap_err().to_string();
+    assert!(error.contains("3 copies are asked for, and there are 1 workers"), "{error}");
+    client.status().unwrap();
+    assert!(!fake.said().iter().any(|said| matches!(said, Said::Scatter(_))));
+}
+
+#[test]
+fn a_scatter_keeps_its_values_when_copies_of_them_cannot_be_had() {
+    let (_fake, client) = connect();
+    let options = ScatterOptions { copies: Copies::Everywhere, ..ScatterOptions::default() };
+    let future = client.scatter_with(5i64, &options).unwrap();
+    assert_eq!(future.status(), Status::Finished);
+}
+
+#[test]
+fn a_value_that_cannot_be_packed_is_named_among_many() {
+    let (_fake, client) = connect();
+    let sealed = |number: i64| Sealed { number };
+    let text = client.scatter(sealed(-1)).unwrap_err().to_string();
+    assert!(text.ends_with(": it is sealed") && !text.contains("those to scatter"), "{text}");
+    let text = client.scatter_all([1, 2, -3, 4].map(sealed)).unwrap_err().to_string();
+    assert!(text.starts_with("value 2 of those to scatter: "), "{text}");
+}
+
+/// Has no packed form if its number is negative.
+#[derive(serde::Deserialize)]
+struct Sealed {
+    number: i64,
+}
+
+impl serde::Serialize for Sealed {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.number {
+            ..0 => Err(serde::ser::Error::custom("it is sealed")),
+            number => serializer.serialize_i64(number),
+        }
+    }
+}
+
+#[test]
+fn a_call_that_was_refused_here_has_no_copies() {
+    let (_fake, client) = connect();
+    let (_other_fake, other) = connect();
+    let refused = client.submit(inc::call(other.submit(inc::call(1))));
+    let error = client.replicate([&refused], 1).unwrap_err();
+    assert!(matches!(error, Error::Foreign { .. }), "{error}");
+}
+
+#[test]
+fn workers_that_have_left_do_not_count() {
+    let (fake, client) = connect();
+    client.wait_for_workers(1, Some(HANG)).unwrap();
+    fake.lose(WorkerId(0));
+    // (It is heard in the order in which it was said.)
+    while client.wait_for_workers(1, Some(SOON)).is_ok() {}
+    let error = client.wait_for_workers(1, Some(SOON)).unwrap_err().to_string();
+    assert!(error.starts_with("0 of 1 workers"), "{error}");
 }
 
 #[test]

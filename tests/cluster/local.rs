@@ -2,6 +2,9 @@
 
 use std::process::Command;
 
+use dcluster::Error;
+use dcluster::client::blocking::Client;
+
 use crate::stage::{ENDING_MAX, PATIENCE, Stage, dcluster, example, pid, signal};
 
 /// `dcluster local` with two workers and a driver in shell.
@@ -137,14 +140,34 @@ fn a_driver_may_bring_its_results_home_after_the_signal() {
 fn a_second_ctrl_c_ends_at_once() {
     let stage = Stage::new();
     let script = "trap 'echo not yet' TERM; echo ready; while :; do sleep 0.1; done";
-    let mut cluster = stage.start(&mut local(&stage, script));
-    cluster.prints("ready");
+    let (mut cluster, _) = stage.start_ready(&mut local(&stage, script), 2);
+    let client = Client::connect(stage.connection_file()).expect("the cluster is up");
     cluster.signal(libc::SIGINT);
     cluster.prints("not yet");
     assert!(cluster.is_running(), "the driver has time after the first");
     cluster.signal(libc::SIGINT);
     cluster.end_within(ENDING_MAX).assert_code(130);
+    // After the first alone the cluster would have taken leave, when the driver's time was up.
+    let error = client.status().expect_err("the cluster is gone");
+    assert!(matches!(error, Error::Lost { .. }), "{error}");
     stage.assert_nothing_left();
+}
+
+#[test]
+fn examples_take_any_size_and_say_what_is_no_number() {
+    let stage = Stage::new();
+    let end = stage.run(stage.command(example("matmul")).arg("7"));
+    end.assert_code(0);
+    assert!(end.output.contains("the product is right"), "{}{}", end.output, end.errors);
+    for (program, words, text) in [
+        ("matmul", &["many"][..], "the extent of the matrices is a number from 1 on, not \"many\""),
+        ("exchange", &["few"], "LENGTH is a number from 1 on, not \"few\""),
+        ("exchange", &["9", "-1"], "ROUNDS is a number from 1 on, not \"-1\""),
+    ] {
+        let end = stage.run(stage.command(example(program)).args(words));
+        end.assert_code(1);
+        assert!(end.errors.contains(text), "{}", end.errors);
+    }
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::thread;
 
 use dcluster::client::ScatterOptions;
 use dcluster::client::blocking::Client;
+use dcluster::collections::Array;
 use dcluster::model::WorkerId;
 
-use crate::stage::{Actor, Stage, dcluster, pid, signal, wait_for};
+use crate::stage::{Actor, PATIENCE, Stage, dcluster, pid, signal, wait_for};
 
 /// Too much to lie in the buffers of a connection.
 const LARGE_NUMBERS: usize = 4 << 20;
@@ -64,9 +65,24 @@ fn values_on_their_way_to_a_worker_that_dies_go_to_another() {
 }
 
 #[test]
+fn a_block_that_no_worker_can_hold_fails_what_waits_for_it_with_the_reason() {
+    let stage = Stage::new();
+    let mut command = stage.command(dcluster());
+    command.args(["local", "-n", "1", "-t", "1", "--memory-limit", "256M"]);
+    let _cluster = stage.start(&mut command);
+    stage.workers(1);
+    let client = Client::connect(stage.connection_file()).expect("a client");
+    let numbers = ndarray::Array1::<f64>::ones(40 << 20).into_dyn();
+    let array = Array::from_array(&numbers.view(), [40 << 20]);
+    let error =
+        client.compute(&array.sum()).result_timeout(PATIENCE).expect_err("it is too large").to_string();
+    assert!(error.contains("scattered data is lost: it did not get to a worker"), "{error}");
+}
+
+#[test]
 fn a_scatter_to_a_named_worker_that_dies_names_it() {
     let scene = Scene::new();
-    let options = ScatterOptions { workers: vec![scene.stopped.1], ..ScatterOptions::default() };
+    let options = ScatterOptions { workers: vec![scene.stopped.1.into()], ..ScatterOptions::default() };
     let error = thread::scope(|scope| {
         let scatter = scope.spawn(|| scene.client.scatter_with(vec![1.0f64; LARGE_NUMBERS], &options));
         scene.kill_while_receiving(1);

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dcluster::model::{ClientId, Copies, FutureId, TaskId, WorkerId, WorkerName};
 use dcluster::wire::client::{
-    Arrange, Arrangement, CallOptions, Cancel, ClientOutbox, Outcome, Placed, Scatter, ScatterValue,
-    Submission, ToClientMessage,
+    Arrange, Arrangement, CallOptions, Cancel, ClientOutbox, Fault, GiveUp, Outcome, Placed, Scatter,
+    ScatterValue, Submission, ToClientMessage, Unreachable,
 };
 use dcluster::wire::frame::{FrameLimit, FrameReader};
 
@@ -138,22 +138,22 @@ impl Client {
         catalogue: &Catalogue,
         future: FutureId,
         (task, holder): (TaskId, WorkerId),
-        value: Option<Stored>,
+        value: Result<Stored, Fault>,
     ) {
         let Some(held) = self.futures.get_mut(&future).filter(|held| held.state == State::Stored(task))
         else {
             return;
         };
         match value {
-            Some(stored) => {
+            Ok(stored) => {
                 assert_eq!(stored.value, catalogue.specs[held.entry].value, "entry {}", held.entry);
                 held.state = State::Value;
                 self.drop_some(random, future);
             }
-            None => {
+            Err(fault) => {
                 held.state = State::Pending;
                 held.is_watched = true;
-                self.outbox.unreachable(future, task, holder);
+                self.outbox.unreachable(&Unreachable { future, task, workers: vec![(holder, fault)] });
             }
         }
     }
@@ -167,7 +167,14 @@ impl Client {
         worker: WorkerId,
     ) {
         match self.futures.get(&future).map(|held| held.state) {
-            Some(State::Announced) if random.chance(80) => self.outbox.unreachable(future, task, worker),
+            Some(State::Announced) => match random.below(10) {
+                0 => self.release(future),
+                1 => self.outbox.give_up(&GiveUp { future, task, reason: "it was refused".to_owned() }),
+                _ => {
+                    let workers = vec![(worker, Fault::NotReached)];
+                    self.outbox.unreachable(&Unreachable { future, task, workers });
+                }
+            },
             Some(_) => self.release(future),
             None => {}
         }

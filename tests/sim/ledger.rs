@@ -41,6 +41,8 @@ pub(crate) struct Ledger {
     copies: BTreeMap<TaskId, Copies>,
     /// Futures whose client sends the value, and the id under which it does.
     senders: BTreeMap<(ClientId, FutureId), (Entry, Option<TaskId>)>,
+    /// Those whose values are not sent, as the key is known: they send when the sender stops.
+    heirs: BTreeMap<(ClientId, FutureId), Entry>,
     /// Per entry: whether something befell a copy of it, or its sending.
     may_be_lost: Vec<bool>,
     /// Per entry: workers that died and had it, and whether it really ran there.
@@ -129,6 +131,7 @@ impl Ledger {
             made: BTreeSet::new(),
             copies: BTreeMap::new(),
             senders: BTreeMap::new(),
+            heirs: BTreeMap::new(),
             may_be_lost: vec![false; len],
             deaths: vec![Vec::new(); len],
             toll: vec![0; len],
@@ -181,17 +184,27 @@ impl Ledger {
 
     /// The scheduler says where a value goes, under an id that none had before.
     pub(crate) fn placed(&mut self, client: ClientId, placed: &Placed) {
+        let future = (client, placed.future);
         let Some(worker) = placed.worker else {
-            // The key is known: the value is not sent.
-            self.senders.remove(&(client, placed.future));
+            let (entry, _) = self.senders.remove(&future).expect("a client announces what it sends");
+            self.heirs.insert(future, entry);
             return;
         };
-        let sender =
-            self.senders.get_mut(&(client, placed.future)).expect("a client sends what it announced");
+        if let Some(entry) = self.heirs.remove(&future) {
+            self.senders.insert(future, (entry, None));
+        }
+        let sender = self.senders.get_mut(&future).expect("a client sends what it announced");
         sender.1 = Some(placed.task);
         let copies = Copies { entry: sender.0, workers: BTreeSet::from([worker]), has_arrived: false };
         let before = self.copies.insert(placed.task, copies);
         assert!(before.is_none(), "{} names a value that was sent before", placed.task);
+    }
+
+    /// A client says that it does not send a value.
+    pub(crate) fn given_up(&mut self, client: ClientId, future: FutureId) {
+        if let Some((entry, _)) = self.senders.get(&(client, future)) {
+            self.may_be_lost[*entry] = true;
+        }
     }
 
     /// A worker says that it has a copy. It may have died since.
@@ -529,6 +542,7 @@ impl Ledger {
             let copies = task.and_then(|task| self.copies.get(&task));
             self.may_be_lost[entry] |= !copies.is_some_and(|copies| copies.has_arrived);
         }
+        self.heirs.remove(&(client, future));
         if let Some(entry) = self.references.remove(&(client, future)) {
             self.counts[entry] -= 1;
             if !self.is_wanted(entry) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BinaryHeap};
 
 use dcluster::model::{ClientId, FutureId, TaskId, WorkerId};
+use dcluster::wire::client::Fault;
 use dcluster::worker::core::memory::Ticket;
 use dcluster::worker::core::{PutId, ThreadId};
 
@@ -33,7 +34,7 @@ pub(crate) enum Event {
     /// A worker asks a peer for a value, or a client a worker.
     Ask { asker: Asker, holder: WorkerId, task: TaskId },
     /// What was asked for, or that it is not there.
-    Answer { asker: Asker, holder: WorkerId, task: TaskId, value: Option<Stored> },
+    Answer { asker: Asker, holder: WorkerId, task: TaskId, value: Result<Stored, Fault> },
     /// A client's value reaches a worker.
     Put { client: ClientId, future: FutureId, worker: WorkerId, task: TaskId, value: Stored },
     /// A worker has received a client's value for which it had room.

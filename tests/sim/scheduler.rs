@@ -145,12 +145,18 @@ impl Scheduler {
                 }
                 core.scatter(client, &scatter, desk).expect("clients keep the rules");
             }
-            ClientMessage::Unreachable(future, task, worker) => {
+            ClientMessage::Unreachable(unreachable) => {
                 desk.ledger.is_lossy = true;
-                desk.ledger.watched(client, future);
-                desk.ledger.doubted = Some((worker, task));
-                core.unreachable(client, future, task, worker, desk).expect("clients keep the rules");
+                desk.ledger.watched(client, unreachable.future);
+                desk.ledger.doubted =
+                    unreachable.workers.first().map(|(worker, _)| (*worker, unreachable.task));
+                core.unreachable(client, &unreachable, desk).expect("clients keep the rules");
                 desk.ledger.doubted = None;
+            }
+            ClientMessage::GiveUp(give_up) => {
+                desk.ledger.is_lossy = true;
+                desk.ledger.given_up(client, give_up.future);
+                core.give_up(client, &give_up, desk).expect("clients keep the rules");
             }
             ClientMessage::Query(..) | ClientMessage::Functions(_) | ClientMessage::Received(_) => {}
             ClientMessage::Close => {

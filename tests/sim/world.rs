@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dcluster::model::{ClientId, FutureId, TaskId, WorkerId};
 use dcluster::scheduler::core::Tuning;
+use dcluster::wire::client::Fault;
 use dcluster::worker::core::ThreadId;
 
 use super::client::Client;
@@ -224,18 +225,20 @@ impl World {
                 self.run_ends(worker, thread, task, entry, duration_us);
             }
             Event::Ask { asker, holder, task } => {
-                let value =
-                    self.workers.get(&holder).and_then(|worker| worker.floor.store.get(&task)).copied();
+                let value = match self.workers.get(&holder) {
+                    Some(worker) => worker.floor.store.get(&task).copied().ok_or(Fault::NotHere),
+                    None => Err(Fault::NotReached),
+                };
                 let is_lost = !self.is_calm && self.random.chance(self.plan.flaky_percent);
-                if is_lost {
+                if is_lost && matches!(asker, Asker::Worker(_)) {
                     self.ledger.is_lossy = true;
                     self.ledger.endangered(task);
                 }
-                let value = value.filter(|_| !is_lost);
+                let value = if is_lost { Err(Fault::NotReached) } else { value };
                 self.network.apart(&mut self.random, Event::Answer { asker, holder, task, value });
             }
             Event::Answer { asker: Asker::Worker(id), task, value, .. } => {
-                self.with_worker(id, |worker| worker.fetched(task, value));
+                self.with_worker(id, |worker| worker.fetched(task, value.ok()));
             }
             Event::Answer { asker: Asker::Client(id, future), holder, task, value } => {
                 if let Some(client) = self.clients.get_mut(&id) {

@@ -11,11 +11,11 @@ use anyhow::{Context as _, ensure};
 
 use super::Figure;
 use super::overhead::socket_pair;
-use super::stage::{Stage, proportional_bytes};
+use super::stage::{Stage, of_workers, proportional_bytes};
 use super::tasks::length;
 use crate::client::blocking::{Client, Future};
 use crate::client::{Progress, ScatterOptions};
-use crate::model::WorkerId;
+use crate::model::Copies;
 
 const WORKERS: u32 = 4;
 /// How much is written to the bare stream at a time.
@@ -74,29 +74,22 @@ fn there_and_back(client: &Client, bytes: usize, repeat: usize) -> anyhow::Resul
 
 /// A value to every worker of this machine: how often it is in memory then.
 fn broadcast(client: &Client, bytes: usize) -> anyhow::Result<Figure> {
-    let workers: Vec<WorkerId> = client.has_what([])?.into_keys().collect();
-    let pids = worker_pids(client)?;
+    let pids = of_workers(client, "pid")?;
     let held = || pids.iter().map(|pid| proportional_bytes(*pid)).sum::<anyhow::Result<u64>>();
     let before = held()?;
     let value = numbers(bytes);
     let count = value.len() as u64;
-    let there = client.scatter(value)?;
-    let lengths: Vec<Future<u64>> = workers
+    let everywhere = ScatterOptions { copies: Copies::Everywhere, ..ScatterOptions::default() };
+    let there = client.scatter_with(value, &everywhere)?;
+    let holders = client.who_has([&there])?[&there.key()].clone();
+    ensure!(holders.len() == pids.len(), "{} of {} workers have the value", holders.len(), pids.len());
+    let copies = held()?.saturating_sub(before) as f64 / bytes as f64;
+    let lengths: Vec<Future<u64>> = holders
         .iter()
         .map(|worker| client.submit(length::call(&there).impure().workers([*worker])))
         .collect();
     ensure!(client.gather(&lengths)?.iter().all(|length| *length == count), "a worker got another value");
-    let holders = client.who_has([&there])?[&there.key()].len();
-    ensure!(holders == workers.len(), "{holders} of {} workers have the value", workers.len());
-    let copies = held()?.saturating_sub(before) as f64 / bytes as f64;
     Ok(Figure::of("broadcast_copies_per_node", "", vec![copies]))
-}
-
-fn worker_pids(client: &Client) -> anyhow::Result<Vec<u32>> {
-    let status: serde_json::Value = serde_json::from_str(&client.status()?)?;
-    let workers = status["workers"].as_array().context("a status tells of workers")?;
-    let pid = |worker: &serde_json::Value| u32::try_from(worker["pid"].as_u64().unwrap_or_default());
-    Ok(workers.iter().map(pid).collect::<Result<_, _>>()?)
 }
 
 fn numbers(bytes: usize) -> Vec<f64> {

@@ -3,14 +3,15 @@
 //! [`overhead`] is what the cluster costs per task, [`fleet`] what its ranks cost while they do nothing and
 //! how long they take to start, [`core`] the scheduler's decisions alone; [`transfer`] is what values cost on their
 //! way between ranks, [`collective`] on their way between a client and the workers; [`dataflow`] is what programs of
-//! arrays get from all that. [`stage`] starts the processes that are measured. A figure is the median of its samples,
-//! all from one run.
+//! arrays get from all that. [`stage`] starts the processes that are measured, [`scratch`] has what they write. A figure
+//! is the median of its samples, all from one run.
 
 mod collective;
 pub mod core;
 mod dataflow;
 mod fleet;
 mod overhead;
+mod scratch;
 mod stage;
 mod tasks;
 pub(super) mod transfer;
@@ -71,7 +72,7 @@ impl From<Vec<Figure>> for Report {
 /// Runs a suite and prints its figures; the exit code.
 pub(super) fn run(env: &Environment, typed: &Bench, as_json: bool) -> i32 {
     let report = match typed.suite {
-        Suite::Overhead => overhead::run(typed.repeat, typed.quick).map(Report::from),
+        Suite::Overhead => overhead::run(typed.repeat, typed.quick),
         Suite::Collective => collective::run(typed.repeat, typed.quick).map(Report::from),
         Suite::Dataflow => dataflow::run(typed.repeat, typed.quick),
         Suite::Transfer => return transfer::run(env, typed, as_json),

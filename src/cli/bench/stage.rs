@@ -1,13 +1,14 @@
 //! Processes to measure: a scheduler, workers, or a whole launch under `mpirun`, ended when dropped.
 
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use serde_json::Value;
 
+use super::scratch::Scratch;
 use crate::client::blocking::Client;
 use crate::launch::process;
 
@@ -19,7 +20,7 @@ const END_MAX: Duration = Duration::from_secs(10);
 
 /// A cluster of processes on this machine.
 pub(super) struct Stage {
-    directory: PathBuf,
+    directory: Scratch,
     file: PathBuf,
     children: Vec<Child>,
 }
@@ -54,7 +55,7 @@ impl Stage {
     pub(super) fn with_ranks(ranks: u32) -> anyhow::Result<Self> {
         let mut stage = Self::empty()?;
         let mut mpirun = mpirun(ranks)?;
-        stage.start(&mut mpirun).context("mpirun does not start: install an MPI, or load its module")?;
+        stage.start(&mut mpirun)?;
         Ok(stage)
     }
 
@@ -66,18 +67,12 @@ impl Stage {
     }
 
     fn empty() -> anyhow::Result<Self> {
-        let directory = std::env::temp_dir().join(format!("dcluster-bench-{}", std::process::id()));
-        // Left by a benchmark that was killed and had the same process id.
-        let _ = std::fs::remove_dir_all(&directory);
-        std::fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&directory)
-            .with_context(|| format!("cannot create {}", directory.display()))?;
-        Ok(Self { file: directory.join("cluster.json"), directory, children: Vec::new() })
+        let directory = Scratch::new("cluster")?;
+        Ok(Self { file: directory.path().join("cluster.json"), directory, children: Vec::new() })
     }
 
     fn start(&mut self, command: &mut Command) -> anyhow::Result<()> {
-        let log = std::fs::File::create(self.directory.join(format!("{}.log", self.children.len())))?;
+        let log = std::fs::File::create(self.directory.path().join(format!("{}.log", self.children.len())))?;
         command.env(process::CONNECTION_FILE, &self.file).env("DCLUSTER_LOG", "warn");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         process::end_with_parent(command, nix::sys::signal::Signal::SIGTERM);
@@ -98,7 +93,7 @@ impl Stage {
         while !self.file.exists() {
             for (index, child) in self.children.iter_mut().enumerate() {
                 if let Some(status) = child.try_wait()? {
-                    let log = std::fs::read_to_string(self.directory.join(format!("{index}.log")))?;
+                    let log = std::fs::read_to_string(self.directory.path().join(format!("{index}.log")))?;
                     bail!("a process of the cluster ended with {status} before it was up:\n{log}");
                 }
             }
@@ -129,14 +124,25 @@ impl Drop for Stage {
             let _ = child.kill();
             let _ = child.wait();
         }
-        let _ = std::fs::remove_dir_all(&self.directory);
     }
+}
+
+/// What the workers say of themselves, as in `dcluster status --json`.
+pub(super) fn of_workers(client: &Client, field: &str) -> anyhow::Result<Vec<u64>> {
+    let status: Value = serde_json::from_str(&client.status()?)?;
+    let workers = status["workers"].as_array().context("a status tells of workers")?;
+    workers.iter().map(|worker| worker[field].as_u64().with_context(|| format!("no {field}"))).collect()
 }
 
 /// `mpirun -n ranks` of this program; its arguments follow.
 pub(super) fn mpirun(ranks: u32) -> anyhow::Result<Command> {
     let mut mpirun = Command::new("mpirun");
-    mpirun.args(["--oversubscribe", "--bind-to", "none", "-n"]).arg(ranks.to_string()).arg(own_program()?);
+    let version = Command::new("mpirun").arg("--version").output();
+    let version = version.context("cannot start mpirun: install an MPI, or load its module")?;
+    if String::from_utf8_lossy(&version.stdout).contains("Open MPI") {
+        mpirun.arg("--oversubscribe");
+    }
+    mpirun.args(["--bind-to", "none", "-n"]).arg(ranks.to_string()).arg(own_program()?);
     if nix::unistd::geteuid().is_root() {
         mpirun.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
     }
@@ -156,7 +162,7 @@ pub(super) fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
 }
 
 /// Resident bytes of a process, where memory that `n` processes share counts as an n-th.
-pub(super) fn proportional_bytes(pid: u32) -> anyhow::Result<u64> {
+pub(super) fn proportional_bytes(pid: u64) -> anyhow::Result<u64> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let rollup = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     let kib = rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB"));

@@ -7,7 +7,7 @@ use crate::model::WorkerId;
 use crate::model::error::{ErrorKind, TaskError};
 
 /// What went wrong with a task that no run of it reports.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum Cause {
     /// A client sent the value, and no worker has it.
     ScatteredDataLost(Loss),
@@ -20,14 +20,18 @@ pub(super) enum Cause {
 }
 
 /// How scattered data is lost.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum Loss {
     /// The last copy was on this worker.
     Held(WorkerId),
     /// The value was to go to this worker, and to no other.
     OnItsWay(WorkerId),
+    /// It was to go to these workers, and to no others.
+    Absent(String),
     /// The client does not send it any more.
     Unsent,
+    /// Nor could it, for this reason.
+    GivenUp(String),
     /// It was lost while nobody wanted it.
     Before,
 }
@@ -52,9 +56,16 @@ impl SchedulerCore {
                             "{worker} is gone and no other was to take it; scatter it again, and allow other workers"
                         ),
                     ),
+                    Loss::Absent(names) => (
+                        None,
+                        format!(
+                            "none of {names} is there and no other was to take it; scatter it again, and allow other workers"
+                        ),
+                    ),
                     Loss::Unsent => {
                         (None, "its client gave it up while sending it; scatter it again".to_owned())
                     }
+                    Loss::GivenUp(reason) => (None, format!("it did not get to a worker: {reason}")),
                     Loss::Before => (None, "no worker has it any more; scatter it again".to_owned()),
                 };
                 let worker = worker.map(|worker| worker.to_string());

@@ -111,6 +111,13 @@ impl SchedulerCore {
         self.check_bindings();
         self.check_orders();
         self.fences.check(|worker| self.workers.find(worker).is_some());
+        for slot in self.heirs.keys() {
+            let id = self.tasks.id(*slot);
+            assert!(
+                matches!(self.tasks[*slot].state, State::Receiving { .. }),
+                "{id} has heirs, and does not come"
+            );
+        }
         for task in self.doubts.keys() {
             assert!(self.tasks.find(*task).is_some(), "{task} is doubted and gone");
         }

@@ -19,7 +19,7 @@ use crate::wire::client::{Arrange, Arrangement};
 /// Copies that one holder hands out at a time.
 const FAN_OUT_MAX: u32 = 2;
 /// How often a worker is asked for a copy that does not reach it.
-const TRIES_MAX: u8 = 3;
+const TRIES_MAX: usize = 3;
 /// Moves of values under way, for each worker.
 const MOVES_PER_WORKER: usize = 2;
 /// Values that are named in an answer, of those that do not have all their copies.
@@ -48,8 +48,8 @@ struct Order {
     coming: BTreeMap<WorkerId, WorkerId>,
     /// Copies that each holder hands out.
     sending: BTreeMap<WorkerId, u32>,
-    /// How often a copy did not reach a worker.
-    misses: BTreeMap<WorkerId, u8>,
+    /// The holders whose copies did not reach a worker, one for each time.
+    misses: BTreeMap<WorkerId, Vec<WorkerId>>,
 }
 
 /// What one request wants of one value.
@@ -112,6 +112,13 @@ impl Order {
         Some(source)
     }
 
+    /// Whether `worker` is to get its copy from `holder`: it is asked once more only when all others have been.
+    fn may_come(&self, worker: WorkerId, holder: WorkerId, holders: &[WorkerId]) -> bool {
+        let Some(missed) = self.misses.get(&worker) else { return true };
+        let times = |holder: &WorkerId| missed.iter().filter(|source| *source == holder).count();
+        holders.iter().all(|other| times(other) >= times(&holder))
+    }
+
     fn is_done(&self) -> bool {
         self.coming.is_empty() && self.far.is_empty() && self.near.is_empty()
     }
@@ -130,7 +137,7 @@ impl SchedulerCore {
         for future in &futures {
             match self.clients.standing(client, *future) {
                 Standing::Task { slot, .. } => drop(slots.insert(slot)),
-                Standing::Cancelled(_) => faults.push("one was cancelled".to_owned()),
+                Standing::Cancelled(reason) => faults.push(format!("one was cancelled ({reason})")),
                 Standing::Unknown => return Err(Violation::UnknownFuture { client, future: *future }),
             }
         }
@@ -187,8 +194,8 @@ impl SchedulerCore {
     pub fn missed<E: Effects>(&mut self, worker: WorkerId, task: TaskId, effects: &mut E) {
         let Some(slot) = self.tasks.find(task) else { return };
         let Some(order) = self.orders.orders.get_mut(&slot) else { return };
-        if order.arrive(worker).is_some() {
-            *order.misses.entry(worker).or_default() += 1;
+        if let Some(source) = order.arrive(worker) {
+            order.misses.entry(worker).or_default().push(source);
             self.steps.push(Step::Arrange(slot));
             self.take_steps(effects);
         }
@@ -229,7 +236,7 @@ impl SchedulerCore {
     fn spread<E: Effects>(&mut self, slot: u32, effects: &mut E) {
         let targets = self.targets(slot);
         let order = self.orders.orders.get(&slot).expect("just found");
-        let holders = &self.tasks[slot].holders;
+        let holders = self.tasks[slot].holders.clone();
         let mut supplied: BTreeSet<u32> = holders
             .iter()
             .chain(order.coming.keys())
@@ -238,12 +245,12 @@ impl SchedulerCore {
         let (mut far, mut near) = (VecDeque::new(), BTreeMap::<u32, Vec<WorkerId>>::new());
         for target in targets {
             let host = self.workers.host(target).expect("targets are live");
-            match supplied.insert(host) {
+            // Whom a copy has missed once takes it from any host: its own may be what is wrong.
+            match supplied.insert(host) || order.misses.contains_key(&target) {
                 true => far.push_back(target),
                 false => near.entry(host).or_default().push(target),
             }
         }
-        let holders = holders.clone();
         let order = self.orders.orders.get_mut(&slot).expect("just found");
         (order.far, order.near) = (far, near);
         for holder in holders {
@@ -258,7 +265,7 @@ impl SchedulerCore {
         let holders: BTreeSet<WorkerId> = self.tasks[slot].holders.iter().copied().collect();
         let is_supplied = |worker: &WorkerId| holders.contains(worker) || order.coming.contains_key(worker);
         let is_open = |worker: &WorkerId| {
-            !is_supplied(worker) && order.misses.get(worker).copied().unwrap_or(0) < TRIES_MAX
+            !is_supplied(worker) && order.misses.get(worker).map_or(0, Vec::len) < TRIES_MAX
         };
         let (mut targets, mut number) = (BTreeSet::new(), 0);
         for want in &order.wants {
@@ -306,7 +313,9 @@ impl SchedulerCore {
             return;
         }
         while order.sending.get(&holder).copied().unwrap_or(0) < FAN_OUT_MAX {
-            let next = order.far.pop_front().or_else(|| {
+            let suits = |target: &WorkerId| order.may_come(*target, holder, &task.holders);
+            let far = order.far.iter().position(suits);
+            let next = far.and_then(|place| order.far.remove(place)).or_else(|| {
                 let near = order.near.get_mut(&host)?;
                 let next = near.pop();
                 if near.is_empty() {

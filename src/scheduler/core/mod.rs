@@ -39,7 +39,7 @@ mod task;
 mod tests;
 mod workers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use thiserror::Error;
 
@@ -178,6 +178,9 @@ pub struct SchedulerCore {
     steps: Vec<Step>,
     /// Scattered values that wait for a worker to join. Entries of futures given back since are stale.
     unscattered: Vec<(ClientId, FutureId)>,
+    /// Futures whose clients scattered what is on its way already, by slot: they keep it and would send it. Those that
+    /// were given back since are stale.
+    heirs: BTreeMap<u32, VecDeque<(ClientId, FutureId)>>,
     /// Workers that died and had the task, by slot.
     deaths: BTreeMap<u32, Vec<WorkerId>>,
     /// Cancels that are not acknowledged.
@@ -255,6 +258,7 @@ impl SchedulerCore {
             unfollowed: Vec::new(),
             steps: Vec::new(),
             unscattered: Vec::new(),
+            heirs: BTreeMap::new(),
             deaths: BTreeMap::new(),
             fences: Fences::default(),
             orders: Orders::default(),

@@ -63,8 +63,9 @@ impl SchedulerCore {
 
     /// A client is gone: its references are given back, and what it was sending will not arrive.
     pub fn client_left<E: Effects>(&mut self, client: ClientId, effects: &mut E) {
+        self.heirs.values_mut().for_each(|heirs| heirs.retain(|(heir, _)| *heir != client));
         for reference in self.clients.of_client(client) {
-            self.give_back(reference);
+            self.give_back(reference, effects);
         }
         self.clients.leave(client);
         self.take_steps(effects);
@@ -122,6 +123,7 @@ impl SchedulerCore {
     /// A value that a client was sending will not arrive.
     pub(super) fn lose_scattered(&mut self, slot: u32, loss: Loss) {
         let error = self.blame(slot, blame::Cause::ScatteredDataLost(loss));
+        self.heirs.remove(&slot);
         self.tasks[slot].state = State::Released;
         self.tasks.rename(slot);
         self.steps.push(Step::Fail(slot, error));

@@ -4,7 +4,8 @@ use super::clients::Standing;
 use super::life::Step;
 use super::task::{Origin, State};
 use super::{Effects, SchedulerCore, Violation};
-use crate::model::{ClientId, FutureId, TaskId, WorkerId};
+use crate::model::{ClientId, TaskId, WorkerId};
+use crate::wire::client::{Fault, Unreachable};
 use crate::wire::worker::{Failed, Finished};
 
 /// Failed fetches of the only copy of a scattered value before it counts as lost: one may fail for reasons that
@@ -89,6 +90,7 @@ impl SchedulerCore {
         let Some(slot) = self.tasks.find(task) else { return effects.free(worker, task) };
         match self.tasks[slot].state {
             State::Receiving { worker: expected, .. } if expected == Some(worker) => {
+                self.heirs.remove(&slot);
                 self.tasks[slot].nbytes = nbytes;
                 self.tasks[slot].holders.push(worker);
                 self.workers.hold(worker, slot, nbytes);
@@ -143,28 +145,31 @@ impl SchedulerCore {
         *doubts < DOUBTS_MAX
     }
 
-    /// A client could not fetch the value that it knows as `task` from `worker`: as
-    /// [`unavailable`](Self::unavailable), unless the future has got another value since; and it is watched again.
-    /// Or it could not send it there, and sends it to another.
+    /// A client could not fetch the value of a future, which is watched again, or could not send it and sends it to
+    /// another worker. What a worker says that it does not have is [`unavailable`](Self::unavailable) there. That a
+    /// client does not reach a worker says nothing of the copy: others may reach it, and if it is dead, that is heard
+    /// from its own connection.
     pub fn unreachable<E: Effects>(
         &mut self,
         client: ClientId,
-        future: FutureId,
-        task: TaskId,
-        worker: WorkerId,
+        unreachable: &Unreachable,
         effects: &mut E,
     ) -> Result<(), Violation> {
-        if let Standing::Task { slot, .. } = self.clients.standing(client, future)
-            && self.tasks.id(slot) == task
-        {
-            match self.tasks[slot].state {
-                State::Receiving { worker: Some(former), sender, .. } => {
-                    if former == worker && sender == (client, future) {
+        let Unreachable { future, task, ref workers } = *unreachable;
+        for (worker, fault) in workers {
+            let Standing::Task { slot, .. } = self.clients.standing(client, future) else { break };
+            if self.tasks.id(slot) != task {
+                break;
+            }
+            match (&self.tasks[slot].state, fault) {
+                (State::Receiving { worker: former, sender, .. }, _) => {
+                    if *former == Some(*worker) && *sender == (client, future) {
                         self.send_elsewhere(slot, effects);
                         self.take_steps(effects);
                     }
                 }
-                _ => self.unavailable(task, worker, effects),
+                (_, Fault::NotHere) => self.unavailable(task, *worker, effects),
+                (_, Fault::NotReached) => {}
             }
         }
         self.watch(client, future, effects)

@@ -9,11 +9,20 @@ use super::clients::{Standing, Watch};
 use super::life::Step;
 use super::task::{Origin, State};
 use super::{Effects, Interned, SchedulerCore, Violation};
-use crate::model::{ClientId, FunctionId, FutureId, Key, WorkerId};
-use crate::wire::client::{Outcome, Placed, Scatter, ScatterValue, Submission};
+use crate::model::{ClientId, FunctionId, FutureId, Key, WorkerId, WorkerName};
+use crate::wire::client::{GiveUp, Outcome, Placed, Scatter, ScatterValue, Submission};
 
 /// How far ahead of the futures it holds a client may number one: more is a sign of nonsense.
 const FUTURE_AHEAD_MAX: u32 = 1 << 30;
+
+/// Where a scattered value goes.
+#[derive(Debug, Clone, Copy)]
+enum Place<'a> {
+    /// To this worker, or to the first that joins.
+    Worker(Option<WorkerId>),
+    /// Nowhere: none of those that it is for is there.
+    Absent(&'a [WorkerName]),
+}
 
 impl SchedulerCore {
     /// Says that a call of `key` comes after the one that is about to be booked. That the key is not in the cache
@@ -116,7 +125,7 @@ impl SchedulerCore {
         let Standing::Task { reference, .. } = self.clients.standing(client, future) else {
             return Err(Violation::UnknownFuture { client, future });
         };
-        self.give_back(reference);
+        self.give_back(reference, effects);
         self.take_steps(effects);
         Ok(())
     }
@@ -131,16 +140,15 @@ impl SchedulerCore {
         for value in &scatter.values {
             self.take_future(client, value.future)?;
         }
-        let is_live = |worker: &WorkerId| self.workers.find(*worker).is_some();
-        let chosen: Vec<WorkerId> = scatter.workers.iter().copied().filter(is_live).collect();
+        let chosen = self.named_workers(&scatter.workers);
         let is_named = !scatter.workers.is_empty() && !scatter.allow_other_workers;
         let function = self.scattered(&scatter.type_name);
         for value in &scatter.values {
-            let worker = match scatter.workers.first() {
-                Some(gone) if is_named && chosen.is_empty() => Some(*gone),
-                _ => self.next_receiver(&chosen, None),
+            let place = match is_named && chosen.is_empty() {
+                true => Place::Absent(&scatter.workers),
+                false => Place::Worker(self.next_receiver(&chosen, None)),
             };
-            self.receive(client, value, function, (worker, is_named), effects);
+            self.receive(client, value, function, (place, is_named), effects);
         }
         self.take_steps(effects);
         Ok(())
@@ -197,13 +205,13 @@ impl SchedulerCore {
         function
     }
 
-    /// Books a value as on its way to `worker`, unless its key is known.
+    /// Books a value as on its way to its place, unless its key is known.
     fn receive<E: Effects>(
         &mut self,
         client: ClientId,
         value: &ScatterValue,
         function: u32,
-        (worker, is_named): (Option<WorkerId>, bool),
+        (place, is_named): (Place<'_>, bool),
         effects: &mut E,
     ) {
         let (Interned::Known(slot) | Interned::Fresh(slot)) =
@@ -212,18 +220,25 @@ impl SchedulerCore {
         let mut placed = Placed { future: value.future, task: self.tasks.id(slot), worker: None };
         match (&self.tasks[slot].state, self.tasks[slot].origin) {
             (State::Released | State::Failed(_), Origin::Scattered) => {
+                self.tasks[slot].nbytes = value.nbytes;
+                let worker = match place {
+                    Place::Worker(worker) => worker,
+                    Place::Absent(names) => {
+                        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+                        return self.lose_scattered(slot, Loss::Absent(names.join(", ")));
+                    }
+                };
                 let sender = (client, value.future);
                 self.tasks[slot].state = State::Receiving { worker, sender, is_named };
-                self.tasks[slot].nbytes = value.nbytes;
                 match worker {
-                    Some(worker) if self.workers.find(worker).is_none() => {
-                        return self.lose_scattered(slot, Loss::OnItsWay(worker));
-                    }
                     Some(_) => placed.worker = worker,
                     None => return self.unscattered.push(sender),
                 }
             }
             (State::Released, Origin::Computed) => self.steps.push(Step::Activate(slot)),
+            (State::Receiving { .. }, _) => {
+                self.heirs.entry(slot).or_default().push_back((client, value.future));
+            }
             _ => {}
         }
         effects.placed(client, &placed);
@@ -249,21 +264,62 @@ impl SchedulerCore {
         effects: &mut E,
     ) {
         let node = *self.clients.reference(reference);
-        self.give_back(reference);
+        self.give_back(reference, effects);
         self.clients.mark_cancelled(node.client, node.future, reason.clone());
         effects.notify(node.client, node.future, &Outcome::Cancelled(reason));
     }
 
-    /// Takes a reference off its task. If it was that of a client sending the value, that does not come.
-    pub(super) fn give_back(&mut self, reference: u32) {
+    /// A client does not send a value any more, and says why: another that has the same sends it, or it is lost.
+    pub fn give_up<E: Effects>(
+        &mut self,
+        client: ClientId,
+        give_up: &GiveUp,
+        effects: &mut E,
+    ) -> Result<(), Violation> {
+        let GiveUp { future, task, ref reason } = *give_up;
+        let slot = match self.clients.standing(client, future) {
+            Standing::Task { slot, .. } => slot,
+            Standing::Cancelled(_) => return Ok(()),
+            Standing::Unknown => return Err(Violation::UnknownFuture { client, future }),
+        };
+        if self.tasks.id(slot) == task && self.is_sent_by(slot, (client, future)) {
+            self.bequeath(slot, || Loss::GivenUp(reason.clone()), effects);
+            self.take_steps(effects);
+        }
+        Ok(())
+    }
+
+    /// Takes a reference off its task. If it was that of a client sending the value, another that has the same sends
+    /// it, or it does not come.
+    pub(super) fn give_back<E: Effects>(&mut self, reference: u32, effects: &mut E) {
         let node = *self.clients.reference(reference);
         let slot = self.clients.unlink(&mut self.tasks, reference);
-        match self.tasks[slot].state {
-            State::Receiving { sender, .. } if sender == (node.client, node.future) => {
-                self.lose_scattered(slot, Loss::Unsent)
-            }
-            _ => {}
+        if self.is_sent_by(slot, (node.client, node.future)) {
+            self.bequeath(slot, || Loss::Unsent, effects);
         }
         self.steps.push(Step::Settle(slot));
+    }
+
+    /// Whether the value is to come from this future of this client.
+    fn is_sent_by(&self, slot: u32, by: (ClientId, FutureId)) -> bool {
+        matches!(self.tasks[slot].state, State::Receiving { sender, .. } if sender == by)
+    }
+
+    /// The sender of a value is out of it: the next that scattered the same sends it to the same worker. Without one
+    /// it is lost.
+    fn bequeath<E: Effects>(&mut self, slot: u32, loss: impl FnOnce() -> Loss, effects: &mut E) {
+        let State::Receiving { worker, is_named, .. } = self.tasks[slot].state else { return };
+        let heirs = self.heirs.get_mut(&slot);
+        let stands = |(client, future): &(ClientId, FutureId)| matches!(self.clients.standing(*client, *future), Standing::Task { slot: of, .. } if of == slot);
+        let heir = heirs.and_then(|heirs| std::iter::from_fn(|| heirs.pop_front()).find(stands));
+        let Some(sender) = heir else { return self.lose_scattered(slot, loss()) };
+        // What the former sender has sent so far is not taken for what the next one sends.
+        self.tasks.rename(slot);
+        self.tasks[slot].state = State::Receiving { worker, sender, is_named };
+        let (client, future) = sender;
+        match worker {
+            Some(_) => effects.placed(client, &Placed { future, task: self.tasks.id(slot), worker }),
+            None => self.unscattered.push(sender),
+        }
     }
 }

@@ -11,7 +11,9 @@ use smallvec::SmallVec;
 use super::*;
 use crate::model::Tick;
 use crate::model::error::{ErrorKind, TaskError};
-use crate::wire::client::{CallOptions, Cancel, Scatter, ScatterValue, Submission};
+use crate::wire::client::{
+    CallOptions, Cancel, Fault, GiveUp, Scatter, ScatterValue, Submission, Unreachable,
+};
 use crate::wire::worker::{Caution, Failed, Finished, Source};
 
 const FUNCTION: FunctionId = FunctionId(7);
@@ -168,6 +170,12 @@ impl Bench {
         let error = TaskError::new(ErrorKind::Error, "division by zero").pack();
         let report = Failed { task, duration_us: 10, error: &error };
         self.core.failed(WorkerId(worker), &report, &mut self.effects).unwrap();
+    }
+
+    fn unreachable(&mut self, client: ClientId, future: u32, task: TaskId, worker: u32, fault: Fault) {
+        let workers = vec![(WorkerId(worker), fault)];
+        let unreachable = Unreachable { future: FutureId(future), task, workers };
+        self.core.unreachable(client, &unreachable, &mut self.effects).unwrap();
     }
 
     fn lose(&mut self, worker: u32) {
@@ -468,11 +476,11 @@ fn a_value_scattered_before_the_first_worker_can_be_watched_used_and_given_back(
 fn a_value_whose_sender_gives_up_is_an_error_for_those_that_count_on_it() {
     let mut bench = Bench::new(1);
     bench.scatter(ALICE, 0, 9);
-    bench.scatter(BOB, 0, 9);
+    bench.submit(ALICE, 1, 2, &[0]);
     bench.place();
     bench.release(ALICE, 0);
     let lines = bench.place();
-    assert!(lines[0].starts_with("client-1 future 0: failed: scattered data is lost"), "{lines:?}");
+    assert!(lines[0].starts_with("client-0 future 1: failed: scattered data is lost"), "{lines:?}");
     bench.core.holds(WorkerId(0), TaskId(0), 8, &mut bench.effects);
     assert_eq!(bench.place(), ["free task-0.0 on worker-0"], "it arrives after all");
 }
@@ -517,10 +525,10 @@ fn the_only_copy_of_scattered_data_survives_two_failed_fetches() {
     bench.core.holds(WorkerId(0), TaskId(0), 8, &mut bench.effects);
     bench.place();
     for _ in 0..2 {
-        bench.core.unreachable(ALICE, FutureId(0), TaskId(0), WorkerId(0), &mut bench.effects).unwrap();
+        bench.unreachable(ALICE, 0, TaskId(0), 0, Fault::NotHere);
         assert_eq!(bench.place(), ["client-0 future 0: stored at [WorkerId(0)]"]);
     }
-    bench.core.unreachable(ALICE, FutureId(0), TaskId(0), WorkerId(0), &mut bench.effects).unwrap();
+    bench.unreachable(ALICE, 0, TaskId(0), 0, Fault::NotHere);
     let lines = bench.place();
     assert_eq!(lines[0], "free task-0.0 on worker-0");
     assert!(lines[1].starts_with("client-0 future 0: failed: scattered data is lost"), "{lines:?}");

@@ -187,9 +187,8 @@ impl Hub {
             ClientMessage::Cancel(cancel) => core.cancel(client, &cancel, post)?,
             ClientMessage::Arrange(arrange) => core.arrange(client, arrange, post)?,
             ClientMessage::Scatter(scatter) => core.scatter(client, &scatter, post)?,
-            ClientMessage::Unreachable(future, task, worker) => {
-                core.unreachable(client, future, task, worker, post)?;
-            }
+            ClientMessage::Unreachable(unreachable) => core.unreachable(client, &unreachable, post)?,
+            ClientMessage::GiveUp(give_up) => core.give_up(client, &give_up, post)?,
             ClientMessage::Query(number, query) => {
                 let answer = self.answer(client, query);
                 self.post.client(client, |outbox| outbox.reply(number, &answer));
@@ -389,8 +388,12 @@ impl Hub {
                     self.post.worker(worker, |outbox| outbox.shutdown(&shutdown));
                 }
                 self.chronicle.note_lost(self.started.elapsed(), worker);
-                if !has_joined {
-                    self.standing_by = self.standing_by.saturating_sub(1);
+                match has_joined {
+                    true => {
+                        let clients = self.post.client_ids().into_iter();
+                        clients.for_each(|client| self.post.client(client, |outbox| outbox.left(&[worker])));
+                    }
+                    false => self.standing_by = self.standing_by.saturating_sub(1),
                 }
                 if !ending {
                     self.workers_lost.fetch_add(1, Ordering::Relaxed);

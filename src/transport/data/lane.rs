@@ -27,7 +27,7 @@ pub(super) struct Errand {
 /// What to do, and whom to tell the result.
 pub(super) enum Request {
     Fetch { answer: oneshot::Sender<Result<Fetched, DataError>>, offers: LaneOffers },
-    Bring { answer: oneshot::Sender<Result<Brought, DataError>>, meter: Meter },
+    Bring { answer: oneshot::Sender<Result<Brought, DataError>>, meter: Meter, bytes_max: u64 },
     Put { packed: Packed, answer: oneshot::Sender<Result<(), DataError>>, meter: Meter },
 }
 
@@ -41,7 +41,7 @@ struct Sent {
 #[derive(Debug)]
 enum Expects {
     Value(oneshot::Sender<Result<Fetched, DataError>>, LaneOffers),
-    Brought(oneshot::Sender<Result<Brought, DataError>>, Meter),
+    Brought(oneshot::Sender<Result<Brought, DataError>>, Meter, u64),
     Receipt(oneshot::Sender<Result<(), DataError>>),
 }
 
@@ -168,7 +168,7 @@ impl Answers {
             let Some(Sent { task, expects }) = sent else { return Broken::Closed };
             let answer = self.answer(task, &expects).await;
             match (expects, answer) {
-                (Expects::Brought(to, _), Ok(Answer::Brought(brought))) => drop(to.send(Ok(brought))),
+                (Expects::Brought(to, ..), Ok(Answer::Brought(brought))) => drop(to.send(Ok(brought))),
                 (Expects::Value(to, offers), Ok(Answer::Value(packed))) => {
                     self.decline(offers);
                     drop(to.send(Ok(Fetched { packed, lane: LaneKind::Tcp })));
@@ -200,6 +200,10 @@ impl Answers {
     }
 
     async fn answer(&mut self, task: TaskId, expects: &Expects) -> Result<Answer, Broken> {
+        let bytes_max = match expects {
+            Expects::Brought(_, _, bytes_max) => self.value_bytes_max.min(*bytes_max),
+            _ => self.value_bytes_max,
+        };
         loop {
             let frame = match tokio::time::timeout(STALL_MAX, self.reader.frame()).await {
                 Ok(frame) => frame.map_err(|error| Broken::Io(with_causes(&error)))?.ok_or(Broken::Closed)?,
@@ -209,8 +213,8 @@ impl Answers {
             return Ok(match reply.map_err(|error| Broken::Unexpected(error.to_string()))? {
                 PeerReply::Busy => continue,
                 PeerReply::Value { shape } => match shape.bytes() {
-                    Some(bytes) if bytes <= self.value_bytes_max => match expects {
-                        Expects::Brought(_, meter) => {
+                    Some(bytes) if bytes <= bytes_max => match expects {
+                        Expects::Brought(_, meter, _) => {
                             Answer::Brought(bring_value(&mut self.reader, &shape, meter).await?)
                         }
                         _ => Answer::Value(receive_value(&mut self.reader, &shape).await?),
@@ -218,7 +222,7 @@ impl Answers {
                     bytes => {
                         skip_value(&mut self.reader, &shape).await?;
                         let bytes = bytes.unwrap_or(u64::MAX);
-                        Answer::No(DataError::TooLarge { task, bytes, bytes_max: self.value_bytes_max })
+                        Answer::No(DataError::TooLarge { task, bytes, bytes_max })
                     }
                 },
                 PeerReply::Mapping(mapping) => Answer::Mapping(mapping),
@@ -303,7 +307,7 @@ impl Errand {
     fn into_parts(self) -> (Option<(Packed, Meter)>, Sent) {
         let (packed, expects) = match self.request {
             Request::Fetch { answer, offers } => (None, Expects::Value(answer, offers)),
-            Request::Bring { answer, meter } => (None, Expects::Brought(answer, meter)),
+            Request::Bring { answer, meter, bytes_max } => (None, Expects::Brought(answer, meter, bytes_max)),
             Request::Put { packed, answer, meter } => (Some((packed, meter)), Expects::Receipt(answer)),
         };
         (packed, Sent { task: self.task, expects })
@@ -326,7 +330,7 @@ impl Expects {
     fn fail(self, error: DataError) {
         match self {
             Self::Value(to, _) => drop(to.send(Err(error))),
-            Self::Brought(to, _) => drop(to.send(Err(error))),
+            Self::Brought(to, ..) => drop(to.send(Err(error))),
             Self::Receipt(to) => drop(to.send(Err(error))),
         }
     }

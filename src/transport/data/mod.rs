@@ -176,10 +176,17 @@ impl DataPool {
         received.await.unwrap_or_else(|_| Err(interrupted(address)))
     }
 
-    /// Brings the value of `task` from the data port at `address` (`host:port`) to a program, over TCP.
-    pub async fn bring(&self, address: &str, task: TaskId, meter: Meter) -> Result<Brought, DataError> {
+    /// Brings the value of `task` from the data port at `address` (`host:port`) to a program, over TCP. One of more
+    /// than `bytes_max` bytes is refused.
+    pub async fn bring(
+        &self,
+        address: &str,
+        task: TaskId,
+        meter: Meter,
+        bytes_max: u64,
+    ) -> Result<Brought, DataError> {
         let (answer, received) = oneshot::channel();
-        self.send(address, Errand { task, request: Request::Bring { answer, meter } });
+        self.send(address, Errand { task, request: Request::Bring { answer, meter, bytes_max } });
         received.await.unwrap_or_else(|_| Err(interrupted(address)))
     }
 

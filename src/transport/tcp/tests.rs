@@ -110,7 +110,7 @@ async fn members_of_one_run_exchange_frames_both_ways() {
     let (mut accepted, mut connected) = pair(&run()).await;
     assert_eq!(accepted.remote().hello.role, Role::Client);
     assert_eq!(connected.remote().hello.role, Role::Scheduler);
-    assert_eq!(accepted.protocol(), 1);
+    assert_eq!(accepted.protocol(), 2);
 
     let mut frames = outbox(&[(1, b"one"), (2, b"")]);
     connected.halves().1.write_all(&mut frames).await.unwrap();

@@ -15,6 +15,7 @@ const PLACED: u8 = 34;
 const REPLY: u8 = 35;
 const PEERS: u8 = 36;
 const CLOSING: u8 = 37;
+const LEFT: u8 = 38;
 const RECEIVED_BY_CLIENT: u8 = 63;
 
 /// The end of a future's life: what the scheduler tells a client that watches it.
@@ -115,6 +116,11 @@ impl ToClientOutbox {
         self.outbox.single(PEERS, &peers);
     }
 
+    /// Workers that are gone.
+    pub fn left(&mut self, workers: &[WorkerId]) {
+        self.outbox.single(LEFT, &workers);
+    }
+
     /// Acknowledges so much of the client's stream, in bytes; see [`crate::wire::resume`].
     pub fn received(&mut self, bytes: u64) {
         self.outbox.single(RECEIVED_BY_CLIENT, &bytes);
@@ -137,6 +143,8 @@ pub enum ToClientMessage<'a> {
     Reply(u32, Result<String, String>),
     /// Workers that joined.
     Peers(Vec<Peer>),
+    /// Workers that are gone.
+    Left(Vec<WorkerId>),
     /// The scheduler has received so much, in bytes.
     Received(u64),
     /// The cluster ends.
@@ -154,6 +162,7 @@ impl<'a> ToClientMessage<'a> {
                 Self::Reply(number, answer)
             }
             PEERS => Self::Peers(decode("peers", body)?),
+            LEFT => Self::Left(decode("left", body)?),
             RECEIVED_BY_CLIENT => Self::Received(decode("received", body)?),
             CLOSING => Self::Closing(decode("closing", body)?),
             other => return Err(WireError::UnknownOpcode(other)),

@@ -33,15 +33,24 @@ pub(super) fn from_client() -> impl Strategy<Value = Vec<Message>> {
         1 => (any::<u32>(), vec(any::<u32>().prop_map(FutureId), 0..5), any::<bool>(), ".{0,9}").prop_map(
             |(number, futures, force, reason)| Message::Cancel(Cancel { number, futures, force, reason })
         ),
-        1 => (vec(value, 0..4), vec(any::<u32>().prop_map(WorkerId), 0..3), any::<bool>(), ".{0,9}").prop_map(
+        1 => (vec(value, 0..4), vec(worker_name(), 0..3), any::<bool>(), ".{0,9}").prop_map(
             |(values, workers, allow_other_workers, type_name)| {
                 Message::Scatter(Scatter { values, workers, allow_other_workers, type_name })
             }
         ),
         1 => (any::<u32>(), vec(any::<u32>().prop_map(FutureId), 0..5), arrangement())
             .prop_map(|(number, futures, how)| Message::Arrange(Arrange { number, futures, how })),
-        1 => any::<(u32, u64, u32)>()
-            .prop_map(|(future, task, worker)| Message::Unreachable(future, task, worker)),
+        1 => (any::<u32>(), any::<u64>(), vec((any::<u32>(), any::<bool>()), 0..4)).prop_map(
+            |(future, task, workers)| {
+                let fault = |is_there| if is_there { Fault::NotHere } else { Fault::NotReached };
+                let workers = workers.into_iter().map(|(worker, there)| (WorkerId(worker), fault(there)));
+                let (future, task) = (FutureId(future), TaskId(task));
+                Message::Unreachable(Unreachable { future, task, workers: workers.collect() })
+            }
+        ),
+        1 => (any::<u32>(), any::<u64>(), ".{0,9}").prop_map(|(future, task, reason)| {
+            Message::GiveUp(GiveUp { future: FutureId(future), task: TaskId(task), reason })
+        }),
         1 => (any::<u32>(), ".{0,9}").prop_map(|(number, key)| Message::Query(number, key)),
         1 => Just(Message::ClientClose),
     ];
@@ -71,6 +80,7 @@ pub(super) fn to_client() -> impl Strategy<Value = Vec<Message>> {
         1 => vec(placed, 0..4).prop_map(Message::Placed),
         1 => (any::<u32>(), answer).prop_map(|(number, answer)| Message::Reply(number, answer)),
         1 => peers(),
+        1 => vec(any::<u32>().prop_map(WorkerId), 0..4).prop_map(Message::Left),
     ];
     vec(message, 0..60)
 }
@@ -100,9 +110,8 @@ pub(super) fn write_from_client(outbox: &mut ClientOutbox, message: &Message) {
         Message::Cancel(cancel) => outbox.cancel(cancel),
         Message::Arrange(arrange) => outbox.arrange(arrange),
         Message::Scatter(scatter) => outbox.scatter(scatter),
-        Message::Unreachable(future, task, worker) => {
-            outbox.unreachable(FutureId(*future), TaskId(*task), WorkerId(*worker));
-        }
+        Message::Unreachable(unreachable) => outbox.unreachable(unreachable),
+        Message::GiveUp(give_up) => outbox.give_up(give_up),
         Message::Query(number, key) => outbox.query(*number, &Query::Explain { key: key.clone() }),
         Message::ClientClose => outbox.close(),
         other => panic!("{other:?} is not said by a client"),
@@ -135,9 +144,8 @@ pub(super) fn read_from_client(opcode: u8, body: &[u8]) -> Result<Vec<Message>, 
         ClientMessage::Cancel(cancel) => read.push(Message::Cancel(cancel)),
         ClientMessage::Arrange(arrange) => read.push(Message::Arrange(arrange)),
         ClientMessage::Scatter(scatter) => read.push(Message::Scatter(scatter)),
-        ClientMessage::Unreachable(future, task, worker) => {
-            read.push(Message::Unreachable(future.0, task.0, worker.0));
-        }
+        ClientMessage::Unreachable(unreachable) => read.push(Message::Unreachable(unreachable)),
+        ClientMessage::GiveUp(give_up) => read.push(Message::GiveUp(give_up)),
         ClientMessage::Query(number, Query::Explain { key }) => read.push(Message::Query(number, key)),
         ClientMessage::Query(..) | ClientMessage::Functions(_) => {}
         ClientMessage::Close => read.push(Message::ClientClose),
@@ -162,6 +170,7 @@ pub(super) fn write_to_client(outbox: &mut ToClientOutbox, message: &Message) {
         Message::Placed(placed) => outbox.placed(placed),
         Message::Reply(number, answer) => outbox.reply(*number, answer),
         Message::Peers(peers) => outbox.peers(peers),
+        Message::Left(workers) => outbox.left(workers),
         other => panic!("{other:?} is not said to a client"),
     }
 }
@@ -185,6 +194,7 @@ pub(super) fn read_to_client(opcode: u8, body: &[u8]) -> Result<Vec<Message>, Wi
         ToClientMessage::Placed(placed) => read.push(Message::Placed(placed)),
         ToClientMessage::Reply(number, answer) => read.push(Message::Reply(number, answer)),
         ToClientMessage::Peers(peers) => read.push(Message::Peers(peers)),
+        ToClientMessage::Left(workers) => read.push(Message::Left(workers)),
         ToClientMessage::Closing(_) | ToClientMessage::Received(_) => {}
     }
     Ok(read)

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::super::client::Arrangement;
 use crate::model::{Copies, Others, Placement, WorkerId, WorkerName};
 
-fn worker_name() -> impl Strategy<Value = WorkerName> {
+pub(super) fn worker_name() -> impl Strategy<Value = WorkerName> {
     prop_oneof![
         any::<u32>().prop_map(|id| WorkerName::Id(WorkerId(id))),
         any::<u32>().prop_map(WorkerName::Rank),

@@ -1,19 +1,19 @@
 //! A vector of numbers in a file: HDF5 where that is built in, else `.npy`.
 
 use std::fs::File;
-use std::path::PathBuf;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
+use crate::cli::bench::scratch::Scratch;
 use crate::client::blocking::Client;
 use crate::collections::storage::{ArrayFile, WriteOptions};
 use crate::collections::{Array, s};
 
-/// The numbers 0 to 999, again and again: their sum is exact in any order. Removed when dropped.
+/// The numbers 0 to 999, again and again: their sum is exact in any order.
 pub(super) struct SourceFile {
     file: ArrayFile,
-    directory: PathBuf,
+    _directory: Scratch,
     elements: usize,
     block: usize,
 }
@@ -21,14 +21,12 @@ pub(super) struct SourceFile {
 impl SourceFile {
     /// Has the workers write it below the directory for temporary files.
     pub(super) fn write(client: &Client, elements: usize, block: usize) -> anyhow::Result<Self> {
-        let directory = std::env::temp_dir().join(format!("dcluster-bench-file-{}", std::process::id()));
-        std::fs::create_dir_all(&directory)
-            .with_context(|| format!("cannot create {}", directory.display()))?;
+        let directory = Scratch::new("file")?;
         let file = match cfg!(feature = "hdf5") {
-            true => ArrayFile::hdf5(directory.join("numbers.h5"), "/x"),
-            false => ArrayFile::npy(directory.join("numbers.npy")),
+            true => ArrayFile::hdf5(directory.path().join("numbers.h5"), "/x"),
+            false => ArrayFile::npy(directory.path().join("numbers.npy")),
         };
-        let source = Self { file, directory, elements, block };
+        let source = Self { file, _directory: directory, elements, block };
         let numbers = Array::<f64>::arange(0.0, elements as f64, 1.0, block) % 1000.0;
         let written = client.compute(&numbers.to_file(&source.file, &WriteOptions::default())).result()?;
         ensure!(written == source.bytes() as u64, "{written} bytes were written");
@@ -67,12 +65,6 @@ impl SourceFile {
         // What is not on the disk yet cannot be dropped.
         file.sync_all()?;
         Ok(posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?)
-    }
-}
-
-impl Drop for SourceFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
 

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use self::file::SourceFile;
 use self::plain::Crew;
-use super::stage::Stage;
+use super::stage::{Stage, of_workers};
 use super::{Figure, Report};
 use crate::client::blocking::{Client, Future};
 use crate::client::{self, ReturnWhen};
@@ -29,8 +29,10 @@ const SUMS: usize = 20;
 /// Blocks that are loaded and reduced at once: few, and many.
 const BLOCKS: [usize; 2] = [64, 256];
 const WORKERS_MIN: usize = 2;
-/// A worker tells what it uses a second after something has changed.
+/// A worker tells what it uses a second after something has changed: what is the same this much later is the last word.
 const METRICS: Duration = Duration::from_millis(2500);
+/// How long a worker that has told of nothing is waited for.
+const METRICS_MAX: Duration = Duration::from_secs(20);
 const WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// How much is computed with; all numbers are `f64`.
@@ -95,6 +97,24 @@ impl Cluster {
         Ok(array)
     }
 
+    /// The most bytes that the workers held, all together, when each has told of it.
+    fn peak_bytes(&self) -> anyhow::Result<f64> {
+        let deadline = Instant::now() + METRICS_MAX;
+        let mut before = Vec::new();
+        loop {
+            let peaks = of_workers(&self.client, "managed_bytes_peak")?;
+            let sum = peaks.iter().sum::<u64>();
+            // (One may have had nothing to do.)
+            let is_late = Instant::now() > deadline;
+            if peaks == before && (is_late || peaks.iter().all(|peak| *peak > 0)) {
+                ensure!(sum > 0, "the workers say that they held nothing");
+                return Ok(sum as f64);
+            }
+            before = peaks;
+            std::thread::sleep(METRICS);
+        }
+    }
+
     /// Sums an array, and sees that it is right; the seconds.
     fn sum(&self, array: &Array<f64>, expected: f64) -> anyhow::Result<f64> {
         let started = Instant::now();
@@ -102,13 +122,6 @@ impl Cluster {
         let seconds = started.elapsed().as_secs_f64();
         ensure!(sum == Some(expected), "the sum is {sum:?}, not {expected}");
         Ok(seconds)
-    }
-
-    /// What the workers say of themselves, as in `dcluster status --json`.
-    fn of_workers(&self, field: &str) -> anyhow::Result<Vec<u64>> {
-        let status: Value = serde_json::from_str(&self.client.status()?)?;
-        let workers = status["workers"].as_array().context("a status tells of workers")?;
-        workers.iter().map(|worker| worker[field].as_u64().with_context(|| format!("no {field}"))).collect()
     }
 }
 
@@ -119,7 +132,7 @@ fn from_disk_and_resident(
     repeat: usize,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let pids = cluster.of_workers("pid")?;
+    let pids = of_workers(&cluster.client, "pid")?;
     let (mut speedups, mut disk, mut twenty) = (Vec::new(), Vec::new(), Vec::new());
     let mut from_storage = Some(0);
     // The first turn is the warm-up, here and below.
@@ -212,6 +225,7 @@ fn product_beside_plain(
             ensure!(here(&product)? == plain_product, "the product is another one than that of this process");
             continue;
         }
+        check_product(cluster, [&a, &b, &product], extent, turn)?;
         fractions.push(plain / seconds);
         rates.push(flop / seconds);
         bare.push(flop / plain);
@@ -221,6 +235,24 @@ fn product_beside_plain(
         Figure::of("matmul_gflop_per_s", "Gflop/s", rates),
         Figure::of("local_matmul_gflop_per_s", "Gflop/s", bare),
     ]);
+    Ok(())
+}
+
+/// Sees that `a b` is `product` without another product of matrices: for a random vector `v` that `product v` is
+/// `a (b v)`.
+fn check_product(
+    cluster: &Cluster,
+    [a, b, product]: [&Array<f64>; 3],
+    extent: usize,
+    turn: usize,
+) -> anyhow::Result<()> {
+    let v = Array::random_normal(turn as u64, [extent], [extent]);
+    let (left, right) = (product.matmul(&v), a.matmul(&b.matmul(&v)));
+    let difference = cluster.client.compute(&((&left - &right).norm() / right.norm())).result()?.item();
+    ensure!(
+        difference.is_some_and(|difference| difference < 1e-12),
+        "turn {turn}: the product is off by {difference:?} of its length"
+    );
     Ok(())
 }
 
@@ -261,10 +293,7 @@ fn peak_of_a_reduction(source: &SourceFile, repeat: usize, report: &mut Report) 
             source.forget_cached()?;
             cluster.sum(&source.first(elements, block), file::sum(elements))?;
         }
-        std::thread::sleep(METRICS);
-        let peak: u64 = cluster.of_workers("managed_bytes_peak")?.iter().sum();
-        ensure!(peak > 0, "the workers say that they held nothing");
-        Ok(peak as f64)
+        cluster.peak_bytes()
     };
     let (mut few, mut many) = (Vec::new(), Vec::new());
     for _ in 0..repeat {

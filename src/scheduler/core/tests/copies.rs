@@ -34,7 +34,7 @@ impl Bench {
         let value = ScatterValue { future: FutureId(future), key: Key(u128::from(future)), nbytes };
         let scatter = Scatter {
             values: vec![value],
-            workers: vec![WorkerId(worker)],
+            workers: vec![WorkerId(worker).into()],
             allow_other_workers: false,
             type_name: "Vec".into(),
         };
@@ -176,6 +176,25 @@ fn scattered_data_with_replicas_survives_and_the_order_goes_on_from_them() {
 }
 
 #[test]
+fn a_copy_that_does_not_come_is_asked_of_the_next_holder() {
+    let mut bench = Bench::with_hosts();
+    bench.value_on(0, 0, 100);
+    bench.replicate(1, &[0], 2);
+    assert_eq!(bench.asked(), [(2, 0)]);
+    bench.holds(2, 0);
+    bench.place();
+    // Worker 1 is beside worker 0 and gets nothing from it.
+    bench.replicate(2, &[0], Copies::On(vec![WorkerId(1).into()]));
+    assert_eq!(bench.asked(), [(1, 0)]);
+    bench.missed(1, 0);
+    assert_eq!(bench.asked(), [(1, 2)]);
+    bench.missed(1, 0);
+    assert_eq!(bench.asked(), [(1, 0)], "all have been asked");
+    bench.missed(1, 0);
+    assert!(bench.place()[0].contains("is not on worker-1"));
+}
+
+#[test]
 fn the_death_of_a_target_ends_the_order_with_what_can_be_had() {
     let mut bench = Bench::new(2);
     bench.value_on(0, 0, 100);
@@ -233,6 +252,8 @@ fn what_failed_or_was_cancelled_has_no_copies() {
     let lines = bench.place();
     let told = lines.iter().find(|line| line.starts_with("client-0 1:")).unwrap();
     assert!(told.contains("2 of 2 values lack copies: inc-00000000 ended in an error"), "{told}");
+    bench.replicate(2, &[1], 2);
+    assert!(bench.place()[0].contains("one was cancelled (stop)"));
 }
 
 #[test]

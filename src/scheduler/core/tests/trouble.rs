@@ -1,6 +1,7 @@
 //! When a cancel is acknowledged, whom a worker's death is laid to, and what a stale word costs.
 
 use super::*;
+use crate::model::WorkerName;
 
 impl Bench {
     fn cancel(&mut self, client: ClientId, number: u32, futures: &[u32], force: bool) {
@@ -205,10 +206,10 @@ fn a_failed_fetch_of_a_value_that_was_made_again_costs_no_copy() {
     let (worker, again) = bench.last();
     bench.finish(worker, again, None);
     bench.place();
-    let (future, holder) = (FutureId(0), WorkerId(worker));
-    bench.core.unreachable(ALICE, future, TaskId(0), holder, &mut bench.effects).unwrap();
+    let holder = WorkerId(worker);
+    bench.unreachable(ALICE, 0, TaskId(0), worker, Fault::NotHere);
     assert_eq!(bench.place(), [format!("client-0 future 0: stored at [{holder:?}]")]);
-    bench.core.unreachable(ALICE, future, again, holder, &mut bench.effects).unwrap();
+    bench.unreachable(ALICE, 0, again, worker, Fault::NotHere);
     assert_eq!(bench.place()[0], format!("free {again} on {holder}"));
 }
 
@@ -239,19 +240,99 @@ fn a_value_that_its_client_cannot_send_goes_to_another_worker_and_a_late_copy_is
     let mut bench = Bench::new(2);
     bench.scatter(ALICE, 0, 9);
     bench.place();
-    let (future, task) = (FutureId(0), TaskId(0));
-    bench.core.unreachable(ALICE, future, task, WorkerId(0), &mut bench.effects).unwrap();
+    let task = TaskId(0);
+    bench.unreachable(ALICE, 0, task, 0, Fault::NotReached);
     assert_eq!(bench.place(), ["future 0 goes to Some(WorkerId(1))"]);
     // Said once more, of the worker that is not meant any more.
-    bench.core.unreachable(ALICE, future, task, WorkerId(0), &mut bench.effects).unwrap();
+    bench.unreachable(ALICE, 0, task, 0, Fault::NotReached);
     bench.core.holds(WorkerId(0), task, 8, &mut bench.effects);
     assert_eq!(bench.place(), ["free task-0.0 on worker-0"]);
+}
+
+#[test]
+fn a_client_that_reaches_no_worker_costs_others_no_copy() {
+    let mut bench = Bench::new(2);
+    bench.submit(ALICE, 0, 1, &[]);
+    bench.place();
+    bench.finish(0, TaskId(0), None);
+    bench.scatter(ALICE, 1, 9);
+    let scattered = bench.core.tasks.id(1);
+    bench.core.holds(WorkerId(0), scattered, 8, &mut bench.effects);
+    bench.place();
+    for _ in 0..10 {
+        bench.unreachable(ALICE, 0, TaskId(0), 0, Fault::NotReached);
+        bench.unreachable(ALICE, 1, scattered, 0, Fault::NotReached);
+        let again =
+            ["client-0 future 0: stored at [WorkerId(0)]", "client-0 future 1: stored at [WorkerId(0)]"];
+        assert_eq!(bench.place(), again);
+    }
+    bench.lose(0);
+    let lines = bench.place();
+    assert!(lines.iter().any(|line| line.starts_with("assign")), "it is made again: {lines:?}");
+}
+
+#[test]
+fn a_value_that_its_client_gives_up_fails_whoever_waits_for_it_with_the_reason() {
+    let mut bench = Bench::new(1);
+    bench.scatter(ALICE, 0, 9);
+    bench.submit(ALICE, 1, 2, &[0]);
+    bench.place();
+    let give_up = GiveUp { future: FutureId(0), task: TaskId(0), reason: "it is too large".to_owned() };
+    bench.core.give_up(ALICE, &give_up, &mut bench.effects).unwrap();
+    let lines = bench.place();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    for line in lines {
+        assert!(
+            line.contains("failed: scattered data is lost") && line.contains("it is too large"),
+            "{line}"
+        );
+    }
+    bench.core.give_up(ALICE, &give_up, &mut bench.effects).unwrap();
+    assert_eq!(bench.place(), [""; 0], "said twice");
+}
+
+#[test]
+fn equal_content_is_sent_by_the_next_client_when_the_first_one_leaves() {
+    let mut bench = Bench::new(1);
+    bench.scatter(ALICE, 0, 9);
+    bench.scatter(BOB, 5, 9);
+    bench.submit(BOB, 6, 2, &[5]);
+    assert_eq!(bench.place(), ["future 0 goes to Some(WorkerId(0))", "future 5 goes to None"]);
+    bench.core.client_left(ALICE, &mut bench.effects);
+    assert_eq!(bench.place(), ["future 5 goes to Some(WorkerId(0))"]);
+    bench.core.holds(WorkerId(0), TaskId(0), 8, &mut bench.effects);
+    assert_eq!(bench.place(), ["free task-0.0 on worker-0"], "what Alice had sent is not the whole");
+    let task = bench.core.tasks.id(0);
+    bench.core.holds(WorkerId(0), task, 8, &mut bench.effects);
+    let lines = bench.place();
+    assert_eq!(lines[0], "client-1 future 5: stored at [WorkerId(0)]");
+    assert!(lines[1].starts_with("assign"), "{lines:?}");
+}
+
+#[test]
+fn equal_content_is_lost_when_every_client_that_had_it_is_gone() {
+    let mut bench = Bench::new(1);
+    bench.scatter(ALICE, 0, 9);
+    bench.scatter(ALICE, 1, 9);
+    bench.submit(BOB, 0, 2, &[]);
+    bench.release(ALICE, 1);
+    bench.scatter(BOB, 5, 9);
+    bench.place();
+    bench.release(ALICE, 0);
+    assert_eq!(
+        bench.place(),
+        ["future 5 goes to Some(WorkerId(0))"],
+        "the one that was released is passed over"
+    );
+    bench.release(BOB, 5);
+    assert_eq!(bench.core.tasks_len(), 1);
+    bench.place();
 }
 
 /// A value that Alice sends, for worker 1 first.
 fn for_worker_1(allow_other_workers: bool) -> Scatter {
     let value = ScatterValue { future: FutureId(0), key: Key(9), nbytes: 8 };
-    let workers = vec![WorkerId(1)];
+    let workers = vec![WorkerId(1).into()];
     Scatter { values: vec![value], workers, allow_other_workers, type_name: "Vec".to_owned() }
 }
 
@@ -275,7 +356,21 @@ fn a_value_for_a_named_worker_that_is_gone_already_is_lost_by_name() {
     bench.core.watch(ALICE, FutureId(0), &mut bench.effects).unwrap();
     let lines = bench.place();
     assert!(lines[0].starts_with("client-0 future 0: failed"), "{lines:?}");
-    assert!(lines[0].contains("worker-1 is gone"), "{lines:?}");
+    assert!(lines[0].contains("none of worker-1 is there"), "{lines:?}");
+}
+
+#[test]
+fn a_value_goes_to_workers_that_are_named_by_rank_or_host() {
+    let mut bench = Bench::new(1);
+    let seat = Seat { host: "other", rank: Some(9), threads: 1, memory_bytes_max: 0 };
+    bench.core.worker_joined(WorkerId(1), seat, [(FUNCTION, "inc".to_owned())], &mut bench.effects);
+    for (future, name) in [WorkerName::Rank(9), WorkerName::Host("other".into())].into_iter().enumerate() {
+        let (future, key) = (FutureId(future as u32), Key(future as u128 + 9));
+        let values = vec![ScatterValue { future, key, nbytes: 8 }];
+        let scatter = Scatter { workers: vec![name], values, ..for_worker_1(false) };
+        bench.core.scatter(ALICE, &scatter, &mut bench.effects).unwrap();
+    }
+    assert_eq!(bench.place(), ["future 0 goes to Some(WorkerId(1))", "future 1 goes to Some(WorkerId(1))"]);
 }
 
 #[test]
