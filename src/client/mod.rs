@@ -514,6 +514,11 @@ impl Client {
         submit::submit(&self.link, call)
     }
 
+    /// Whether all workers can map the memory of all others.
+    pub(crate) fn is_on_one_host(&self) -> bool {
+        self.link.session.is_on_one_host()
+    }
+
     /// Scatters a value while the caller goes on. Of values that lie side by side, `share` is which of how many it is:
     /// the first ones go to the first worker.
     pub(crate) fn scatter_meanwhile<T: Data>(&self, value: &Value, share: Option<(u32, u32)>) -> Future<T> {

@@ -315,7 +315,15 @@ impl Session {
 
     /// The data address of a worker.
     pub(super) fn peer(&self, worker: WorkerId) -> Option<Arc<str>> {
-        self.lock().peers.get(&worker).cloned()
+        self.lock().peers.get(&worker).map(|place| Arc::clone(&place.address))
+    }
+
+    /// Whether all workers can map the memory of all others.
+    pub(super) fn is_on_one_host(&self) -> bool {
+        let peers = &self.lock().peers;
+        let mut hosts = peers.values().map(|place| place.host);
+        let first = hosts.next().flatten();
+        first.is_some() && hosts.all(|host| host == first)
     }
 
     /// Waits for futures together.

@@ -20,6 +20,7 @@ use crate::model::{FunctionId, FutureId, TaskId, WorkerId};
 use crate::wire::client::{
     ClientOutbox, Fault, FunctionName, GiveUp, NotifyReader, Outcome, Placed, Submission, Unreachable,
 };
+use crate::wire::peer::HostKey;
 use crate::wire::{Peer, WireError};
 
 /// A caller writes by itself if nothing was written for this long; inside a burst it leaves that to the
@@ -40,6 +41,14 @@ pub(super) enum Io {
     Awake,
 }
 
+/// Where a worker is.
+pub(super) struct Place {
+    /// `host:port` of its data port.
+    pub(super) address: Arc<str>,
+    /// Where its memory can be mapped, if it may.
+    pub(super) host: Option<HostKey>,
+}
+
 /// What a client knows.
 pub(super) struct State {
     pub(super) table: Table,
@@ -50,8 +59,8 @@ pub(super) struct State {
     pub(super) io: Io,
     /// When the outbox was last emptied.
     pub(super) flushed: Instant,
-    /// Addresses of the workers that are there.
-    pub(super) peers: BTreeMap<WorkerId, Arc<str>>,
+    /// The workers that are there.
+    pub(super) peers: BTreeMap<WorkerId, Place>,
     pub(super) jobs: Vec<Job>,
     replies: HashMap<u32, oneshot::Sender<Result<String, String>>>,
     placements: HashMap<FutureId, mpsc::UnboundedSender<Placed>>,
@@ -365,7 +374,8 @@ impl State {
 
     /// Notes workers that joined.
     pub(super) fn joined(&mut self, peers: Vec<Peer>) {
-        self.peers.extend(peers.into_iter().map(|peer| (peer.worker, peer.address.into())));
+        let place = |peer: Peer| (peer.worker, Place { address: peer.address.into(), host: peer.shm });
+        self.peers.extend(peers.into_iter().map(place));
     }
 
     /// Notes workers that are gone.

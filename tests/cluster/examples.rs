@@ -46,6 +46,19 @@ fn every_example_is_tested() {
     assert_eq!(there, EXAMPLES.map(|(name, _)| name));
 }
 
+#[test]
+fn parts_of_blocks_travel_where_blocks_cannot_be_mapped() {
+    for (name, line) in EXAMPLES.into_iter().filter(|(name, _)| ["heat", "matmul"].contains(name)) {
+        let stage = Stage::new();
+        let mut command = stage.command(dcluster());
+        command.args(["local", "-n", "3", "--"]).arg(example(name)).env("DCLUSTER_SHM_LANE", "off");
+        let end = stage.run(&mut command);
+        end.assert_code(0);
+        assert!(end.output.contains(line), "{}{}", end.output, end.errors);
+        stage.assert_nothing_left();
+    }
+}
+
 /// Starts an example with `command`, and looks for the line that says that all is well.
 fn check(name: &str, command: impl Fn(&Stage, &Path) -> Command) {
     let (_, line) = EXAMPLES.iter().find(|(example, _)| *example == name).expect("listed");

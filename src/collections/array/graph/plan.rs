@@ -7,7 +7,8 @@
 //!
 //! Where several arrays or blocks meet in one ([`What::Join`]), what is not a view of a block or a few steps becomes a
 //! block first, so that a plan does not grow with each join that stands on another; and of a block of which less than
-//! half is taken, that part is cut out where the block is, so that no more than it travels.
+//! half is taken, that part is cut out where the block is, so that no more than it travels. On one host, where whole blocks
+//! are mapped, a cut would be a copy for nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,6 +42,8 @@ const STACK_BYTES: usize = 32 << 10;
 pub(crate) struct Planner<'a> {
     pub(super) client: &'a Client,
     submit: &'a dyn Fn(Call<()>) -> Input,
+    /// Whether blocks travel from worker to worker.
+    blocks_travel: bool,
     /// Which of how many parts is planned, if they are to lie on all workers.
     pub(super) part: Option<(u32, u32)>,
     /// Blocks by node and number.
@@ -136,6 +139,7 @@ impl<'a> Planner<'a> {
         Self {
             client,
             submit,
+            blocks_travel: !client.is_on_one_host(),
             part: None,
             blocks: HashMap::new(),
             windows: HashMap::new(),
@@ -275,7 +279,8 @@ impl<'a> Planner<'a> {
             return view.clone();
         }
         let [taken, there] = [&window.shape, &view.of].map(|shape| shape.iter().product::<usize>());
-        let view = if there * node.dtype.size() < CUT_BYTES_MIN || taken * 2 >= there {
+        let is_small = there * node.dtype.size() < CUT_BYTES_MIN;
+        let view = if is_small || taken * 2 >= there || !self.blocks_travel {
             view
         } else {
             let mut draft = Draft::default();
