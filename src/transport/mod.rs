@@ -7,5 +7,6 @@
 pub mod data;
 #[cfg_attr(not(feature = "mpi"), path = "mpi_absent.rs")]
 pub mod mpi;
+mod mpi_error;
 pub mod shm;
 pub mod tcp;

@@ -3,8 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use thiserror::Error;
-
+pub use super::mpi_error::MpiError;
 use crate::model::Packed;
 
 /// A tag of a transfer; here nobody has one.
@@ -30,10 +29,6 @@ pub struct Progress(Infallible);
 /// Messages that nobody sends.
 #[derive(Debug)]
 pub struct Raw<'a>(Infallible, std::marker::PhantomData<&'a ()>);
-
-/// An error that does not occur.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum MpiError {}
 
 #[allow(missing_docs)]
 impl MpiLane {

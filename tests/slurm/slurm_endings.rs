@@ -24,7 +24,7 @@ const WAYS: [&str; 1] = ["--mpi=none"];
 fn the_drivers_code_is_that_of_srun() {
     let job = Job::new();
     for way in WAYS {
-        let mut srun = job.two_nodes(way);
+        let mut srun = job.two_nodes(&[way]);
         srun.args([DCLUSTER, "run", "--", "sh", "-c", "exit 9"]);
         assert_eq!(job.slurm.finish(srun).code, 9, "{way}");
         job.assert_nothing_left();
@@ -87,7 +87,7 @@ fn without_pmi_the_death_of_all_workers_is_the_end() {
 fn with_pmix_a_dead_worker_ends_all_and_that_is_said_at_the_start() {
     let job = Job::new();
     let errors = job.slurm.path().join("errors");
-    let mut srun = job.two_nodes("--mpi=pmix");
+    let mut srun = job.two_nodes(&["--mpi=pmix"]);
     srun.args([DCLUSTER, "run", "--", "sleep", "600"]).stderr(fs::File::create(&errors).expect("a file"));
     let mut cluster = srun.spawn().expect("srun.sh starts");
     kill_9(&job.status(3)["workers"][0]);
@@ -150,7 +150,7 @@ fn what_a_killed_step_leaves_is_removed_by_the_next_client_once_its_job_is_over(
 /// A cluster with a driver in shell, in a process group of its own; what it says is in the logs of the Slurm.
 fn start(job: &Job, way: &str, driver: &str) -> Child {
     let said = fs::File::options().create(true).append(true).open(job.slurm.path().join("log/ranks"));
-    let mut srun: Command = job.two_nodes(way);
+    let mut srun: Command = job.two_nodes(&[way]);
     srun.args([DCLUSTER, "run", "--", "sh", "-c", driver])
         .stdout(Stdio::null())
         .stderr(said.expect("a file"));

@@ -46,7 +46,7 @@ fn batch_script_without_a_program_prints_the_status() {
 #[test]
 fn srun_with_pmix_joins_two_nodes() {
     let job = Job::new();
-    job.srun("--mpi=pmix");
+    job.srun(&["--mpi=pmix"]);
     assert_eq!(job.workers_and_nodes(), (3, 2));
     job.assert_nothing_left();
 }
@@ -54,7 +54,7 @@ fn srun_with_pmix_joins_two_nodes() {
 #[test]
 fn srun_without_pmi_joins_two_nodes() {
     let job = Job::new();
-    job.srun("--mpi=none");
+    job.srun(&["--mpi=none"]);
     assert_eq!(job.workers_and_nodes(), (3, 2));
     job.assert_nothing_left();
 }
@@ -92,6 +92,21 @@ fn walltime_warning_ends_the_cluster() {
     job.assert_nothing_left();
 }
 
+#[test]
+fn workers_share_the_memory_that_slurm_gives_a_node() {
+    let job = Job::new();
+    job.srun(&["--mpi=none", "--mem=640"]);
+    let status = job.written_status();
+    let workers = status["workers"].as_array().expect("a list of workers");
+    let mut limits: Vec<_> =
+        workers.iter().map(|worker| (worker["rank"].as_u64(), worker["memory_bytes_max"].as_u64())).collect();
+    limits.sort_unstable();
+    // Beside rank 0, which has a sixteenth of its node, is one worker.
+    let of_rank = |rank, mib: u64| (Some(rank), Some(mib << 20));
+    assert_eq!(limits, [of_rank(1, 600), of_rank(2, 320), of_rank(3, 320)]);
+    job.assert_nothing_left();
+}
+
 /// A Slurm, and where this job's files go. The Slurm itself checks that no process is left.
 pub(crate) struct Job {
     pub(crate) slurm: SlurmCluster,
@@ -113,9 +128,9 @@ impl Job {
     }
 
     /// `launchers/srun.sh` with two ranks on each of two nodes; the program and its arguments follow.
-    pub(crate) fn two_nodes(&self, mpi: &str) -> Command {
+    pub(crate) fn two_nodes(&self, options: &[&str]) -> Command {
         let mut srun = self.command("launchers/srun.sh");
-        srun.args([mpi, "-N2", "--ntasks-per-node=2"]);
+        srun.args(["-N2", "--ntasks-per-node=2"]).args(options);
         srun
     }
 
@@ -164,17 +179,21 @@ impl Job {
 
     /// Runs the same driver in a step of two ranks on each of two nodes.
     #[track_caller]
-    fn srun(&self, mpi: &str) {
-        let mut srun = self.two_nodes(mpi);
+    fn srun(&self, options: &[&str]) {
+        let mut srun = self.two_nodes(options);
         srun.args([DCLUSTER, "run", "--", "sh", "-c", WRITE_STATUS, DCLUSTER]);
         srun.arg(self.status_file());
         self.slurm.finish(srun).success();
     }
 
-    fn workers_and_nodes(&self) -> (usize, usize) {
+    fn written_status(&self) -> Value {
         let text = fs::read_to_string(self.status_file()).expect("the driver wrote the status");
-        let status: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-        let workers = status["workers"].as_array().unwrap_or_else(|| panic!("no list of workers: {text}"));
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    fn workers_and_nodes(&self) -> (usize, usize) {
+        let status = self.written_status();
+        let workers = status["workers"].as_array().unwrap_or_else(|| panic!("no list of workers: {status}"));
         let nodes: BTreeSet<&str> = workers.iter().filter_map(|worker| worker["host"].as_str()).collect();
         (workers.len(), nodes.len())
     }

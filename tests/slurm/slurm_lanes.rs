@@ -17,7 +17,7 @@ fn mpi_of_this_build() -> &'static str {
 #[test]
 fn mpi_carries_values_between_the_nodes_of_a_step() {
     let job = Job::new();
-    let mut srun = job.two_nodes(mpi_of_this_build());
+    let mut srun = job.two_nodes(&[mpi_of_this_build()]);
     srun.args([DCLUSTER, "bench", "transfer", "--check", "--quick", "--json"]);
     let answer = job.slurm.finish(srun).success();
     let answer: Value = serde_json::from_str(&answer).expect("one answer, from rank 0");

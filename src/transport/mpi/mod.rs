@@ -23,9 +23,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use thiserror::Error;
 use tokio::sync::oneshot;
 
+pub use super::mpi_error::MpiError;
 use crate::model::Packed;
 use crate::model::buffer::AlignedBuffer;
 use crate::wire::peer::Opening;
@@ -68,38 +68,6 @@ pub(in crate::transport::mpi) enum What {
 
 /// What arrived, if that is a value.
 type Done = Result<Option<Packed>, MpiError>;
-
-/// A transfer over MPI did not end well; the lane of TCP still works.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum MpiError {
-    /// The library says so.
-    #[error("MPI failed in a transfer with rank {peer}: {reason}")]
-    Failed {
-        /// The other end.
-        peer: u32,
-        /// In the library's words.
-        reason: String,
-    },
-    /// Nothing moved for a while.
-    #[error("nothing moved over MPI to or from rank {peer} for {seconds} s")]
-    Stalled {
-        /// The other end.
-        peer: u32,
-        /// How long.
-        seconds: u64,
-    },
-    /// The value is larger than this process may hold.
-    #[error("it has {bytes} bytes, more than the {bytes_max} that this process may hold")]
-    TooLarge {
-        /// Its packed size.
-        bytes: u64,
-        /// The limit.
-        bytes_max: u64,
-    },
-    /// This rank is about to end.
-    #[error("MPI is no longer served on this rank")]
-    Over,
-}
 
 impl MpiLane {
     /// The lane of `rank` among `size`; `orders` hands what is to be done to the main thread and wakes it.

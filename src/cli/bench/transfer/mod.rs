@@ -129,9 +129,10 @@ fn lead(door: crew::Door, size: u32, typed: &Bench, as_json: bool) -> anyhow::Re
             return Ok(if is_good { Exit::Success } else { Exit::Failure }.code());
         }
         let figures: Vec<Figure> = measure::run(crew, typed.repeat, typed.quick).await?;
-        let mut report = Report::from(figures);
         #[cfg(feature = "mpi")]
-        report.notes.push(format!("{}; {}", mpi::library(), mpi::settings().join(" ")));
-        Ok(super::show(&report, as_json))
+        let notes = vec![format!("{}; {}", mpi::library(), mpi::settings().join(" "))];
+        #[cfg(not(feature = "mpi"))]
+        let notes = Vec::new();
+        Ok(super::show(&Report { figures, notes }, as_json))
     })
 }
