@@ -44,10 +44,11 @@ const WITHOUT_FABRIC: [(&str, &str); 4] = [
 /// Where Linux lists the adapters of fabrics: InfiniBand, Omni-Path, EFA; Slingshot.
 const FABRIC_ADAPTERS: [&str; 2] = ["/sys/class/infiniband", "/sys/class/cxi"];
 
-/// What MPI is told by way of the environment, among what dcluster sets.
-pub fn settings() -> Vec<String> {
+/// What the MPI library is, and what the environment tells it, among what dcluster sets.
+pub fn library_and_settings() -> String {
     let all = ALWAYS.iter().chain(&WITHOUT_FABRIC);
-    all.filter_map(|(name, _)| Some(format!("{name}={}", std::env::var(name).ok()?))).collect()
+    let settings = all.filter_map(|(name, _)| Some(format!("{name}={}", std::env::var(name).ok()?)));
+    [library()].into_iter().chain(settings).collect::<Vec<_>>().join(" ")
 }
 
 /// Makes settings that suit dcluster, where the user has made none. First thing in `main`, before any thread.

@@ -26,8 +26,6 @@ use self::rank::{Notice, Post};
 use super::super::arguments::Bench;
 use super::{Figure, Report};
 use crate::launch::meet;
-#[cfg(feature = "mpi")]
-use crate::launch::mpi;
 use crate::launch::offer::Offer;
 use crate::launch::role::{self, Environment, Launch};
 use crate::launch::way::{self, Met};
@@ -61,7 +59,7 @@ fn start_ranks() -> anyhow::Result<i32> {
 
 fn take_part(launch: &Launch, env: &Environment, typed: &Bench, as_json: bool) -> anyhow::Result<i32> {
     #[cfg(feature = "mpi")]
-    mpi::set_defaults();
+    crate::launch::mpi::set_defaults();
     let door = (launch.rank == 0).then(Crew::open_door).transpose()?;
     let mut met = Met::enter(launch, env)?;
     let (rank, size) = (met.meeting().rank(), met.meeting().size());
@@ -130,7 +128,7 @@ fn lead(door: crew::Door, size: u32, typed: &Bench, as_json: bool) -> anyhow::Re
         }
         let figures: Vec<Figure> = measure::run(crew, typed.repeat, typed.quick).await?;
         #[cfg(feature = "mpi")]
-        let notes = vec![format!("{}; {}", mpi::library(), mpi::settings().join(" "))];
+        let notes = vec![crate::launch::mpi::library_and_settings()];
         #[cfg(not(feature = "mpi"))]
         let notes = Vec::new();
         Ok(super::show(&Report { figures, notes }, as_json))
