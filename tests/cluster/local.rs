@@ -2,7 +2,6 @@
 
 use std::process::Command;
 
-use dcluster::Error;
 use dcluster::client::blocking::Client;
 
 use crate::stage::{ENDING_MAX, PATIENCE, Stage, dcluster, example, pid, signal};
@@ -147,9 +146,9 @@ fn a_second_ctrl_c_ends_at_once() {
     assert!(cluster.is_running(), "the driver has time after the first");
     cluster.signal(libc::SIGINT);
     cluster.end_within(ENDING_MAX).assert_code(130);
-    // After the first alone the cluster would have taken leave, when the driver's time was up.
-    let error = client.status().expect_err("the cluster is gone");
-    assert!(matches!(error, Error::Lost { .. }), "{error}");
+    // After the first alone the cluster would have taken leave, with its reason, when the driver's time was up.
+    let error = client.status().expect_err("the cluster is gone").to_string();
+    assert!(!error.contains("ended by signal 2"), "{error}");
     stage.assert_nothing_left();
 }
 
