@@ -23,10 +23,12 @@ use super::watchdog::Watchdog;
 use crate::topology;
 
 /// Settings of Open MPI on any machine: no copies by CMA, which take the reader down when the other end dies in the
-/// middle of one; and crashes are reported by Rust.
-const ALWAYS: [(&str, &str); 3] = [
+/// middle of one; crashes are reported by Rust; and what UCX has to say, which it does at the end of good runs as well, is
+/// not mixed with what a driver prints.
+const ALWAYS: [(&str, &str); 4] = [
     ("OMPI_MCA_btl_vader_single_copy_mechanism", "none"),
     ("UCX_LOG_LEVEL", "error"),
+    ("UCX_LOG_FILE", "stderr"),
     ("UCX_ERROR_SIGNALS", ""),
 ];
 /// With a fabric, the rest is as its administrators have it.

@@ -92,21 +92,6 @@ fn walltime_warning_ends_the_cluster() {
     job.assert_nothing_left();
 }
 
-#[test]
-fn workers_share_the_memory_that_slurm_gives_a_node() {
-    let job = Job::new();
-    job.srun(&["--mpi=none", "--mem=640"]);
-    let status = job.written_status();
-    let workers = status["workers"].as_array().expect("a list of workers");
-    let mut limits: Vec<_> =
-        workers.iter().map(|worker| (worker["rank"].as_u64(), worker["memory_bytes_max"].as_u64())).collect();
-    limits.sort_unstable();
-    // Beside rank 0, which has a sixteenth of its node, is one worker.
-    let of_rank = |rank, mib: u64| (Some(rank), Some(mib << 20));
-    assert_eq!(limits, [of_rank(1, 600), of_rank(2, 320), of_rank(3, 320)]);
-    job.assert_nothing_left();
-}
-
 /// A Slurm, and where this job's files go. The Slurm itself checks that no process is left.
 pub(crate) struct Job {
     pub(crate) slurm: SlurmCluster,
