@@ -378,7 +378,7 @@ struct Attendant {
     writer: WriteHalf,
     frames: Vec<u8>,
     leases: Leases,
-    /// Values on their way over MPI. They are given up with this connection: the other end is gone.
+    /// Who waits for values on their way over MPI. Nobody does when this connection has ended; they go on all the same.
     sending: JoinSet<()>,
 }
 

@@ -56,6 +56,11 @@ impl Figure {
     }
 }
 
+/// The median of samples, of which there is at least one.
+fn median(samples: Vec<f64>) -> f64 {
+    Figure::of("", "", samples).value
+}
+
 /// The figures of a suite, and what has to be known to read them.
 #[derive(Debug, Default)]
 struct Report {

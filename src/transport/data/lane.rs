@@ -147,7 +147,7 @@ struct Answers {
     pending: mpsc::UnboundedReceiver<Sent>,
     /// Leases that the other end can forget.
     leases: mpsc::UnboundedSender<u64>,
-    /// Values on their way over MPI. They are given up with this connection: the other end is gone, or will not go on.
+    /// Who waits for values on their way over MPI. Nobody does when this connection has ended; they go on all the same.
     receiving: JoinSet<()>,
 }
 

@@ -17,7 +17,7 @@ use serde_json::Value;
 use self::file::SourceFile;
 use self::plain::Crew;
 use super::stage::{Stage, of_workers};
-use super::{Figure, Report};
+use super::{Figure, Report, median};
 use crate::client::blocking::{Client, Future};
 use crate::client::{self, ReturnWhen};
 use crate::collections::{Array, Block, s};
@@ -321,11 +321,6 @@ fn as_matrix(block: &Block<f64>) -> anyhow::Result<Array2<f64>> {
 
 fn gib(bytes: usize) -> f64 {
     bytes as f64 / f64::from(1 << 30)
-}
-
-fn median(mut samples: Vec<f64>) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    samples[samples.len() / 2]
 }
 
 fn list(cpus: &[CpuSet]) -> String {

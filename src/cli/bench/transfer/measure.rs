@@ -11,7 +11,7 @@
 
 use anyhow::bail;
 
-use super::super::Figure;
+use super::super::{Figure, median};
 use super::command::{Command, Lane, Reply, Sample};
 use super::crew::{Crew, End};
 
@@ -191,9 +191,4 @@ fn seconds(reply: Reply) -> anyhow::Result<Vec<f64>> {
         Reply::Took { seconds, .. } => Ok(seconds),
         other => bail!("a rank answered {other:?}"),
     }
-}
-
-fn median(mut samples: Vec<f64>) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    samples[samples.len() / 2]
 }
