@@ -11,6 +11,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::life::Step;
+use super::task::State;
 use super::{Effects, SchedulerCore, blame};
 use crate::model::{Others, Placement, TaskId, Tick, WorkerId, WorkerName};
 
@@ -231,12 +232,11 @@ impl SchedulerCore {
     fn rob<E: Effects>(&mut self, victim: WorkerId, thief: WorkerId, effects: &mut E) -> bool {
         let threads = self.workers.live(thief).threads as usize;
         let queued = self.workers.live(victim).bound.len();
-        let (wait_us, look_at) = (self.workers.live(victim).wait_us(), looks(queued, threads));
         let (mut kept, mut stolen) = (SmallVec::<[TaskId; 8]>::new(), 0);
-        for _ in 0..look_at {
+        for _ in 0..looks(queued, threads) {
             let Some(task) = self.workers.live(victim).bound.pop_back() else { break };
             let Some(slot) = self.ready_slot(task) else { continue };
-            if !self.may_rob(slot, thief, wait_us) {
+            if !self.may_rob(slot, victim, thief) {
                 kept.push(task);
                 continue;
             }
@@ -260,11 +260,27 @@ impl SchedulerCore {
         stolen > 0
     }
 
-    /// Whether `thief` may take a bound task off a worker with which it would wait that long.
-    fn may_rob(&self, slot: u32, thief: WorkerId, wait_us: u64) -> bool {
-        let patience_us = PATIENCE * u64::from(self.estimate_us(self.tasks[slot].function));
-        let may_run = self.suits(slot, thief) || (self.is_permitted(slot, thief) && wait_us > patience_us);
+    /// Whether `thief` may take the last bound task off `victim`.
+    fn may_rob(&self, slot: u32, victim: WorkerId, thief: WorkerId) -> bool {
+        let may_run =
+            self.suits(slot, thief) || (self.is_permitted(slot, thief) && self.loses_patience(slot, victim));
         may_run && self.fits(slot, thief)
+    }
+
+    /// Whether a task at the end of a worker's queues would wait too long there, by what is known now of all that comes
+    /// before it: much of that may have been queued before any such task had run.
+    fn loses_patience(&self, slot: u32, id: WorkerId) -> bool {
+        let Some(worker) = self.workers.find(id) else { return true };
+        let run_us = |slot: u32| u64::from(self.estimate_us(self.tasks[slot].function)).max(1);
+        let starts = |slot: &u32| matches!(self.tasks[*slot].state, State::Assigned { missing: 0, .. });
+        let assigned = worker.assigned.iter().copied().filter(starts);
+        let queued =
+            worker.bound.iter().chain(worker.backlog.iter()).filter_map(|task| self.ready_slot(task));
+        let (mut wait_us, patience_us) = (0, PATIENCE * run_us(slot) * u64::from(worker.threads.max(1)));
+        assigned.chain(queued).any(|before| {
+            wait_us += run_us(before);
+            wait_us > patience_us
+        })
     }
 
     pub(super) fn rank_of(&self, slot: u32) -> (i32, u32) {

@@ -109,10 +109,16 @@ impl SchedulerCore {
         best.map(|(_, worker)| worker).expect("two candidates were drawn")
     }
 
-    /// Estimated time until the task could start on `worker`.
+    /// Estimated time until the task could start on a worker.
     pub(super) fn cost_us(&self, slot: u32, id: WorkerId) -> f32 {
         let worker = self.workers.find(id).expect("candidates are live");
-        let mut cost = worker.wait_us() as f32;
+        worker.wait_us() as f32 + self.transfer_us(slot, id)
+    }
+
+    /// Estimated time in which the inputs that a worker lacks come there.
+    fn transfer_us(&self, slot: u32, id: WorkerId) -> f32 {
+        let worker = self.workers.find(id).expect("candidates are live");
+        let mut cost = 0.0;
         for &input in &self.tasks[slot].inputs {
             let task = &self.tasks[input];
             if task.holders.is_empty() || task.holders.contains(&id) || worker.inbound.contains(&input) {
@@ -412,13 +418,14 @@ impl SchedulerCore {
         self.steal_bound(thief, effects) || self.retract_for(thief, effects)
     }
 
-    /// Moves half of a backlog, as far as it can run on `thief`; whether there was anything.
+    /// Moves half of a backlog, as far as it can run on `thief` and its inputs are there before `victim` would get to it;
+    /// whether there was anything.
     fn steal_from(&mut self, victim: WorkerId, thief: WorkerId) -> bool {
         let (mut kept, mut stolen) = (SmallVec::<[TaskId; 8]>::new(), 0);
         for _ in 0..self.workers.live(victim).backlog.len().div_ceil(2) {
             let Some(id) = self.workers.live(victim).backlog.pop_back() else { break };
             let Some(slot) = self.ready_slot(id) else { continue };
-            if !self.fits(slot, thief) {
+            if !self.fits(slot, thief) || self.transfer_us(slot, thief) > self.cost_us(slot, victim) {
                 kept.push(id);
                 continue;
             }
@@ -464,7 +471,8 @@ impl SchedulerCore {
         false
     }
 
-    /// Asks `victim` for half of what it has beyond its threads, as far as `thief` may run that; whether it is worth it.
+    /// Asks `victim` for half of what it has beyond its threads, as far as `thief` may run that and would not wait longer
+    /// for inputs; whether it is worth it.
     fn retract_from<E: Effects>(&mut self, victim: WorkerId, thief: WorkerId, effects: &mut E) -> bool {
         let worker = self.workers.live(victim);
         let (threads, count) = (u64::from(worker.threads), worker.queued().div_ceil(2));
@@ -476,9 +484,11 @@ impl SchedulerCore {
         candidates.retain(|slot| self.fits(*slot, thief));
         // The worker was given no more than a round trip of work, by what was known then.
         let estimates = candidates.iter().map(|slot| u64::from(self.estimate_us(self.tasks[*slot].function)));
-        if estimates.sum::<u64>() / threads < 2 * self.tuning.round_trip_us {
+        let wait_us = estimates.sum::<u64>() / threads;
+        if wait_us < 2 * self.tuning.round_trip_us {
             return false;
         }
+        candidates.retain(|slot| self.transfer_us(*slot, thief) <= wait_us as f32);
         candidates.sort_unstable_by_key(|slot| std::cmp::Reverse(self.tasks[*slot].assignment));
         candidates.truncate(count);
         let is_worth_it = !candidates.is_empty();

@@ -4,6 +4,7 @@
 mod binding;
 mod copies;
 mod shortage;
+mod stealing;
 mod trouble;
 
 use smallvec::SmallVec;
@@ -162,7 +163,11 @@ impl Bench {
     }
 
     fn finish(&mut self, worker: u32, task: TaskId, inline: Option<&[u8]>) {
-        let report = Finished { task, duration_us: 10, nbytes: 1 << 20, inline };
+        self.finish_after(10, worker, task, inline);
+    }
+
+    fn finish_after(&mut self, duration_us: u64, worker: u32, task: TaskId, inline: Option<&[u8]>) {
+        let report = Finished { task, duration_us, nbytes: 1 << 20, inline };
         self.core.finished(WorkerId(worker), &report, &mut self.effects).unwrap();
     }
 

@@ -23,7 +23,7 @@ fn share(index: u32, of: u32) -> CallOptions {
 
 impl Bench {
     /// A worker on a host of its own.
-    fn join_on(&mut self, id: u32, host: &str, rank: Option<u32>) {
+    pub(super) fn join_on(&mut self, id: u32, host: &str, rank: Option<u32>) {
         let functions = [(FUNCTION, "inc".to_owned())];
         self.core.worker_joined(
             WorkerId(id),
@@ -192,6 +192,19 @@ fn shares_lie_in_contiguous_runs_by_rank() {
     let mut assigned = bench.assigned();
     assigned.sort_unstable();
     assert_eq!(assigned, [(0, 1), (1, 1), (2, 3), (3, 3), (4, 0), (5, 0), (6, 2), (7, 2)]);
+}
+
+#[test]
+fn shares_stay_where_they_are_when_the_first_of_them_take_less_time_than_was_assumed() {
+    let mut bench = Bench::new(3);
+    (0..12).for_each(|part| bench.submit_with(ALICE, part, u128::from(part), &[], share(part, 12)));
+    bench.place_at(0);
+    for part in 0..4 {
+        bench.finish(0, TaskId(part), None);
+        bench.place_at(0);
+    }
+    let on_first = bench.assigned().into_iter().filter(|(_, worker)| *worker == 0);
+    assert_eq!(on_first.map(|(part, _)| part).collect::<Vec<_>>(), [0, 1, 2, 3]);
 }
 
 #[test]
