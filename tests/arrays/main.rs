@@ -72,6 +72,7 @@ pub(crate) fn start(workers: u32) -> Cluster {
     let options = LocalOptions { workers: Some(workers), threads: Some(1), ..LocalOptions::default() };
     let cluster = LocalCluster::start(&options, &setup).unwrap();
     let client = blocking::Client::connect(directory.path().join("cluster.json")).unwrap();
+    client.wait_for_workers(workers as usize, None).unwrap();
     (Mutex::new(cluster), directory, client)
 }
 

@@ -122,6 +122,7 @@ impl SchedulerCore {
     /// Looks at the stranded again if a worker has joined, and gives up on those that have waited too long.
     pub(super) fn place_stranded(&mut self, now: Tick) {
         if std::mem::take(&mut self.bindings.is_anybody_new) {
+            self.share_out_anew();
             for mut stranded in std::mem::take(&mut self.bindings.stranded) {
                 let Some(slot) = self.ready_slot(stranded.task) else { continue };
                 if let Verdict::Nowhere = self.verdict(slot) {
@@ -140,6 +141,28 @@ impl SchedulerCore {
                 self.steps.push(Step::Fail(slot, error));
             }
         }
+    }
+
+    /// Takes parts that still wait out of queues where, with the workers that have joined, they do not belong any more.
+    fn share_out_anew(&mut self) {
+        for worker in self.workers.bound_backlogged.clone() {
+            for task in self.workers.live(worker).bound.drain() {
+                let Some(slot) = self.ready_slot(task) else { continue };
+                if self.is_share(slot) && !self.names(slot, worker) {
+                    self.unplaced.push(task);
+                    continue;
+                }
+                let (priority, estimate_us) = self.rank_of(slot);
+                self.workers.live(worker).bound.push_back(priority, task, estimate_us);
+            }
+            if self.workers.live(worker).bound.is_empty() {
+                self.workers.bound_backlogged.remove(&worker);
+            }
+        }
+    }
+
+    fn is_share(&self, slot: u32) -> bool {
+        matches!(self.bindings.find(slot).map(AsRef::as_ref), Some(Placement::Share { .. }))
     }
 
     /// Where a ready bound task goes: to the named worker where it would start first.

@@ -72,6 +72,12 @@ impl ReadyQueue {
         self.take(popped)
     }
 
+    /// Takes all entries, in the order of their turns.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = TaskId> + use<> {
+        let mut drained = std::mem::take(self);
+        std::iter::from_fn(move || drained.pop_front())
+    }
+
     pub(super) fn pop_back(&mut self) -> Option<TaskId> {
         let popped = match self.others.last_entry() {
             Some(level) if level.key().0 < 0 || self.usual.is_empty() => pop(level, Level::pop_back),

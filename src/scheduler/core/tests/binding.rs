@@ -208,6 +208,23 @@ fn shares_stay_where_they_are_when_the_first_of_them_take_less_time_than_was_ass
 }
 
 #[test]
+fn shares_that_still_wait_are_shared_out_anew_when_workers_join() {
+    let mut bench = Bench::new(1);
+    (0..12).for_each(|part| bench.submit_with(ALICE, part, u128::from(part), &[], share(part, 12)));
+    bench.place_at(0);
+    bench.join(1);
+    bench.join(2);
+    bench.place_at(0);
+    bench.work_off();
+    let mut assigned = bench.assigned();
+    assigned.sort_unstable();
+    assert_eq!(
+        assigned.iter().map(|(_, worker)| *worker).collect::<Vec<_>>(),
+        [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
+    );
+}
+
+#[test]
 fn fewer_parts_than_workers_lie_apart() {
     let mut bench = Bench::new(8);
     (0..4).for_each(|part| bench.submit_with(ALICE, part, u128::from(part), &[], share(part, 4)));
