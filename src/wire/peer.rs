@@ -9,7 +9,7 @@
 //! Who fetches may offer other lanes to receive on. The other end takes one up or none: with `Mapping` it says where in
 //! its memory the value lies, which stays there until `Mapped` comes or the connection ends; with `OnOffer` it sends the
 //! same parts over MPI, after an [`Opening`] that says what they are; or the value comes here. Who has posted the receive
-//! of an opening gets one in any case.
+//! of an opening gets one in any case; the value may be there before the `OnOffer`.
 //!
 //! Requests are answered in their order, and may be sent before earlier ones are answered. Who takes long to answer a
 //! `Fetch` says `Busy` now and then, so that silence means that it is gone. A value is its

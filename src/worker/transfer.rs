@@ -27,6 +27,7 @@ use crate::transport::mpi::{MpiLane, Tag, UnderWay};
 use crate::transport::shm;
 use crate::transport::shm::leases::Leases;
 use crate::transport::tcp::{Connection, ListenError, Listener, ReadError, ReadHalf, WriteHalf};
+use crate::wire::frame::Frame;
 use crate::wire::peer::{HostKey, MpiEnd, Offers, PeerReply, PeerRequest, Shape};
 use crate::wire::worker::{Moved, Received};
 use crate::wire::{Peer, WireError};
@@ -41,6 +42,9 @@ const REPORTED_BYTES_MIN: u64 = 64 * 1024;
 const REPORTED_MAX: usize = 4096;
 /// Values that are handed out take up at most one such part of the memory.
 const IN_FLIGHT_PART: u64 = 8;
+/// How long the word that a value comes over MPI may wait, if the value says so itself. To send and read it takes 25 µs in
+/// which the value could move, where the thread that has MPI shares its core; later it goes together with others.
+const WORD_WAIT_MAX: Duration = Duration::from_millis(1);
 /// How long a client's value waits for room in a worker whose tasks, or a failing disk, make none. Then it is taken in all
 /// the same, as the client would give up, or refused.
 const PUT_PATIENCE: Duration = Duration::from_secs(5);
@@ -356,6 +360,7 @@ async fn attend(port: Arc<Port>, connection: Connection) {
         reader,
         writer,
         frames: Vec::new(),
+        due: None,
         leases: Leases::default(),
         sending: JoinSet::new(),
     };
@@ -372,11 +377,24 @@ async fn attend(port: Arc<Port>, connection: Connection) {
     }
 }
 
+/// When answers that can wait have to go.
+type Due = std::pin::Pin<Box<tokio::time::Sleep>>;
+
+/// Sends what there is to say.
+async fn flush(writer: &mut WriteHalf, frames: &mut Vec<u8>, due: &mut Option<Due>) -> io::Result<()> {
+    writer.write_all(frames).await?;
+    frames.clear();
+    *due = None;
+    Ok(())
+}
+
 struct Attendant {
     port: Arc<Port>,
     reader: ReadHalf,
     writer: WriteHalf,
     frames: Vec<u8>,
+    /// Until when these can wait, if they can.
+    due: Option<Due>,
     leases: Leases,
     /// Who waits for values on their way over MPI. Nobody does when this connection has ended; they go on all the same.
     sending: JoinSet<()>,
@@ -384,26 +402,58 @@ struct Attendant {
 
 impl Attendant {
     async fn run(&mut self) -> Result<(), PeerError> {
-        while let Some(frame) = self.reader.frame().await? {
-            match PeerRequest::read(frame.opcode, &frame.body)? {
+        while let Some(frame) = self.next_request().await? {
+            let can_wait = match PeerRequest::read(frame.opcode, &frame.body)? {
                 PeerRequest::Fetch { task, offers } => self.hand_out(task, offers).await?,
-                PeerRequest::Mapped { lease } => self.leases.end(lease),
-                PeerRequest::Put { task, shape } => self.take_in(task, &shape).await?,
+                PeerRequest::Mapped { lease } => {
+                    self.leases.end(lease);
+                    true
+                }
+                PeerRequest::Put { task, shape } => {
+                    self.flush().await?;
+                    self.take_in(task, &shape).await?;
+                    false
+                }
+            };
+            if !can_wait {
+                self.flush().await?;
+            } else if !self.frames.is_empty() {
+                self.due.get_or_insert_with(|| Box::pin(tokio::time::sleep(WORD_WAIT_MAX)));
             }
-            self.writer.write_all(&mut self.frames).await?;
-            self.frames.clear();
         }
         Ok(())
     }
 
-    async fn hand_out(&mut self, task: TaskId, offers: Offers) -> Result<(), PeerError> {
-        let handed_out = self.hand_out_on(task, &offers).await;
-        if let (Some(MpiEnd { rank, tag, is_posted: true }), Some(lane)) = (offers.mpi, &self.port.lanes.mpi)
-            && !matches!(handed_out, Ok(Some(LaneKind::Mpi)))
-        {
-            lane.decline(rank, Tag(tag));
+    /// The next request. Answers that can wait for it go when their time has come.
+    async fn next_request(&mut self) -> Result<Option<Frame>, PeerError> {
+        let mut request = std::pin::pin!(self.reader.frame());
+        if let Some(due) = &mut self.due {
+            tokio::select! {
+                biased;
+                () = due => {}
+                request = &mut request => return Ok(request?),
+            }
+            flush(&mut self.writer, &mut self.frames, &mut self.due).await?;
         }
-        handed_out.map(drop)
+        Ok(request.await?)
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        flush(&mut self.writer, &mut self.frames, &mut self.due).await
+    }
+
+    /// Answers a fetch. Whether the answer can wait: a value for which a receive is posted says itself that it comes.
+    async fn hand_out(&mut self, task: TaskId, offers: Offers) -> Result<bool, PeerError> {
+        let lane = self.hand_out_on(task, &offers).await;
+        let (Some(MpiEnd { rank, tag, is_posted: true }), Some(mpi)) = (offers.mpi, &self.port.lanes.mpi)
+        else {
+            return lane.map(|_| false);
+        };
+        let can_wait = matches!(lane, Ok(Some(LaneKind::Mpi)));
+        if !can_wait {
+            mpi.decline(rank, Tag(tag));
+        }
+        lane.map(|_| can_wait)
     }
 
     /// Answers a fetch. On which lane the value goes, if it does.
@@ -461,13 +511,12 @@ impl Attendant {
                 return Ok(done);
             }
             PeerReply::Busy.append(&mut self.frames);
-            self.writer.write_all(&mut self.frames).await?;
-            self.frames.clear();
+            self.flush().await?;
         }
     }
 
     /// Waits for the end of a value that goes over MPI, beside the requests that come here.
-    fn see_off(&mut self, sending: UnderWay, rank: u32, room: Option<Room>) {
+    fn see_off(&mut self, mut sending: UnderWay, rank: u32, room: Option<Room>) {
         while self.sending.try_join_next().is_some() {}
         self.sending.spawn(async move {
             let _room = room;

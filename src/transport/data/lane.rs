@@ -5,11 +5,11 @@
 
 use std::fmt;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::stream::{Broken, Brought, Meter, bring_value, receive_value, send_value, skip_value};
-use super::{CONNECT_MAX, DataError, Fetched, LaneKind, LaneOffers, MpiOffer, STALL_MAX};
+use super::{CONNECT_MAX, DataError, Fetched, LaneKind, LaneOffers, MpiOffer, STALL_MAX, interrupted};
 use crate::model::error::with_causes;
 use crate::model::{Packed, TaskId};
 use crate::transport::mpi::MpiError;
@@ -41,6 +41,8 @@ struct Sent {
 #[derive(Debug)]
 enum Expects {
     Value(oneshot::Sender<Result<Fetched, DataError>>, LaneOffers),
+    /// For who waits for the value as well, and for the end of the connection.
+    Word(oneshot::Sender<Answer>),
     Brought(oneshot::Sender<Result<Brought, DataError>>, Meter, u64),
     Receipt(oneshot::Sender<Result<(), DataError>>),
 }
@@ -62,18 +64,22 @@ pub(super) async fn run(
     let (reader, writer) = connection.split();
     let (sent, pending) = mpsc::unbounded_channel();
     let (leases, ended_leases) = mpsc::unbounded_channel();
+    let mut posted = JoinSet::new();
+    let (ended, end) = watch::channel(None);
     let receiving = JoinSet::new();
-    let mut answers = Answers { address, value_bytes_max, reader, pending, leases, receiving };
+    let mut answers =
+        Answers { address: address.clone(), value_bytes_max, reader, pending, leases, receiving };
     let broken = {
-        let writing = write(writer, &mut errands, ended_leases, sent);
+        let mut requests = Requests { address: &address, writer, sent, posted: &mut posted, end };
+        let writing = requests.write(&mut errands, ended_leases);
         let reading = answers.read();
         tokio::select! {
             broken = writing => broken,
             broken = reading => broken,
         }
     };
-    let error = DataError::Lost { address: answers.address.clone(), reason: broken.to_string() };
-    tracing::debug!(address = answers.address, reason = %broken, "data connection ended");
+    tracing::debug!(address, reason = %broken, "data connection ended");
+    let error = DataError::Lost { address, reason: broken.to_string() };
     // New errands open another connection; those of this one are lost with it.
     errands.close();
     answers.pending.close();
@@ -81,61 +87,191 @@ pub(super) async fn run(
         sent.expects.fail(error.clone());
     }
     refuse_all(&mut errands, &error);
+    ended.send_replace(Some(error));
+    posted.detach_all();
 }
 
 fn refuse_all(errands: &mut mpsc::UnboundedReceiver<Errand>, error: &DataError) {
     errands.close();
     while let Ok(errand) = errands.try_recv() {
-        errand.into_parts().1.expects.fail(error.clone());
+        errand.fail(error.clone());
     }
 }
 
-/// Sends requests until that fails; small ones that wait together go out together.
-async fn write(
-    mut writer: WriteHalf,
-    errands: &mut mpsc::UnboundedReceiver<Errand>,
-    mut ended_leases: mpsc::UnboundedReceiver<u64>,
+/// The sending end of a lane.
+struct Requests<'a> {
+    address: &'a str,
+    writer: WriteHalf,
     sent: mpsc::UnboundedSender<Sent>,
-) -> Broken {
-    let mut frames = Vec::new();
-    loop {
-        let mut next = tokio::select! {
-            errand = errands.recv() => match errand {
-                Some(errand) => Some(errand),
-                None => return Broken::Closed,
-            },
-            Some(lease) = ended_leases.recv() => {
-                PeerRequest::Mapped { lease }.append(&mut frames);
-                None
-            }
-        };
-        while let Some(errand) = next {
-            let (packed, mut pending) = errand.into_parts();
-            let (task, offers) = (pending.task, pending.expects.offers());
-            let result = match packed {
-                None => {
-                    PeerRequest::Fetch { task, offers }.append(&mut frames);
-                    Ok(())
-                }
-                Some((packed, meter)) => {
-                    PeerRequest::Put { task, shape: Shape::of(&packed) }.append(&mut frames);
-                    send_value(&mut writer, &mut frames, &packed, &meter).await
+    /// Who waits for values whose receive is posted.
+    posted: &'a mut JoinSet<()>,
+    /// For those: why the connection has ended, once it has.
+    end: watch::Receiver<Option<DataError>>,
+}
+
+impl Requests<'_> {
+    /// Sends requests until that fails; small ones that wait together go out together.
+    async fn write(
+        &mut self,
+        errands: &mut mpsc::UnboundedReceiver<Errand>,
+        mut ended_leases: mpsc::UnboundedReceiver<u64>,
+    ) -> Broken {
+        let mut frames = Vec::new();
+        loop {
+            let mut next = tokio::select! {
+                errand = errands.recv() => match errand {
+                    Some(errand) => Some(errand),
+                    None => return Broken::Closed,
+                },
+                Some(lease) = ended_leases.recv() => {
+                    PeerRequest::Mapped { lease }.append(&mut frames);
+                    None
                 }
             };
-            // (Only when all of it is sent can the other end be late with its answer.)
-            if sent.send(pending).is_err() {
-                return Broken::Closed;
+            while let Some(Errand { task, request }) = next {
+                let (expects, result) = match request {
+                    Request::Fetch { answer, offers } => {
+                        (self.fetch(task, answer, offers, &mut frames), Ok(()))
+                    }
+                    Request::Bring { answer, meter, bytes_max } => {
+                        PeerRequest::Fetch { task, offers: Offers::default() }.append(&mut frames);
+                        (Expects::Brought(answer, meter, bytes_max), Ok(()))
+                    }
+                    Request::Put { packed, answer, meter } => {
+                        PeerRequest::Put { task, shape: Shape::of(&packed) }.append(&mut frames);
+                        let result = send_value(&mut self.writer, &mut frames, &packed, &meter).await;
+                        (Expects::Receipt(answer), result)
+                    }
+                };
+                // (Only when all of it is sent can the other end be late with its answer.)
+                if self.sent.send(Sent { task, expects }).is_err() {
+                    return Broken::Closed;
+                }
+                if let Err(broken) = result {
+                    return broken;
+                }
+                next = errands.try_recv().ok();
             }
-            if let Err(broken) = result {
-                return broken;
+            match tokio::time::timeout(STALL_MAX, self.writer.write_all(&mut frames)).await {
+                Ok(Ok(())) => frames.clear(),
+                Ok(Err(error)) => return Broken::Io(error.to_string()),
+                Err(_) => return Broken::Stalled,
             }
-            next = errands.try_recv().ok();
         }
-        match tokio::time::timeout(STALL_MAX, writer.write_all(&mut frames)).await {
-            Ok(Ok(())) => frames.clear(),
-            Ok(Err(error)) => return Broken::Io(error.to_string()),
-            Err(_) => return Broken::Stalled,
+    }
+
+    /// Asks for a value. If its receive is posted, somebody waits for the value and the answer, whichever is first.
+    fn fetch(
+        &mut self,
+        task: TaskId,
+        to: oneshot::Sender<Result<Fetched, DataError>>,
+        mut offers: LaneOffers,
+        frames: &mut Vec<u8>,
+    ) -> Expects {
+        offers.post();
+        PeerRequest::Fetch { task, offers: offers.in_words() }.append(frames);
+        match offers.mpi.take_if(|offer| offer.is_posted()) {
+            None => Expects::Value(to, offers),
+            Some(offer) => {
+                while self.posted.try_join_next().is_some() {}
+                let (word, answer) = oneshot::channel();
+                let (address, end) = (self.address.to_owned(), self.end.clone());
+                self.posted.spawn(Awaited { task, address, offer, answer, end }.tell(to));
+                Expects::Word(word)
+            }
         }
+    }
+}
+
+/// A value whose receive is posted, and the answer to the request for it.
+struct Awaited {
+    task: TaskId,
+    address: String,
+    offer: MpiOffer,
+    answer: oneshot::Receiver<Answer>,
+    /// Why the connection has ended, once it has.
+    end: watch::Receiver<Option<DataError>>,
+}
+
+impl Awaited {
+    /// Tells whoever waits what came, or that the connection has ended before anything did.
+    async fn tell(self, to: oneshot::Sender<Result<Fetched, DataError>>) {
+        let Self { task, address, offer, answer, mut end } = self;
+        tokio::select! {
+            biased;
+            (fetched, left) = first_of(task, &address, offer, answer) => {
+                drop(to.send(fetched));
+                if let Some(offer) = left {
+                    offer.decline().await;
+                }
+            }
+            error = why(&mut end) => {
+                drop(to.send(Err(error.unwrap_or_else(|| interrupted(&address)))));
+            }
+        }
+    }
+}
+
+/// Waits for the end of a connection. Why it came, if anybody can say.
+async fn why(end: &mut watch::Receiver<Option<DataError>>) -> Option<DataError> {
+    end.wait_for(Option::is_some).await.ok().and_then(|error| error.clone())
+}
+
+/// Waits for a value whose receive is posted or for the answer, whichever is first: it may be here before the word that
+/// it comes. An offer that was not taken is left.
+async fn first_of(
+    task: TaskId,
+    address: &str,
+    mut offer: MpiOffer,
+    answer: oneshot::Receiver<Answer>,
+) -> (Result<Fetched, DataError>, Option<MpiOffer>) {
+    let mut answer = std::pin::pin!(async {
+        match answer.await {
+            Ok(answer) => answer,
+            // The connection ends, and who waits hears why.
+            Err(_) => std::future::pending().await,
+        }
+    });
+    tokio::select! {
+        arrived = offer.arrival() => {
+            if arrived.is_ok() {
+                offer.put_tag();
+            }
+            match arrived {
+                // Declined: the answer brings it, or says why not.
+                Ok(None) => (without_mpi(task, address, answer.await), None),
+                arrived => (over_mpi(task, address, arrived), None),
+            }
+        }
+        answer = &mut answer => match answer {
+            Answer::OnOffer => (over_mpi(task, address, offer.receive().await), None),
+            answer => (without_mpi(task, address, answer), Some(offer)),
+        }
+    }
+}
+
+/// What came over MPI.
+fn over_mpi(
+    task: TaskId,
+    address: &str,
+    received: Result<Option<Packed>, MpiError>,
+) -> Result<Fetched, DataError> {
+    let lane = LaneKind::Mpi;
+    let failed = |reason| DataError::Lane { lane, address: address.to_owned(), task, reason };
+    match received {
+        Ok(Some(packed)) => Ok(Fetched { packed, lane }),
+        Ok(None) => Err(failed("the other end has sent nothing".to_owned())),
+        Err(MpiError::TooLarge { bytes, bytes_max }) => Err(DataError::TooLarge { task, bytes, bytes_max }),
+        Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+/// What the answer brought, though MPI was offered.
+fn without_mpi(task: TaskId, address: &str, answer: Answer) -> Result<Fetched, DataError> {
+    match answer {
+        Answer::Value(packed) => Ok(Fetched { packed, lane: LaneKind::Tcp }),
+        Answer::No(error) => Err(error),
+        _ => over_mpi(task, address, Ok(None)),
     }
 }
 
@@ -179,6 +315,9 @@ impl Answers {
                 }
                 (Expects::Value(to, LaneOffers { mpi: Some(offer), .. }), Ok(Answer::OnOffer)) => {
                     self.receive(task, offer, to);
+                }
+                (Expects::Word(to), Ok(answer @ (Answer::OnOffer | Answer::Value(_) | Answer::No(_)))) => {
+                    drop(to.send(answer));
                 }
                 (Expects::Value(to, offers), Ok(Answer::No(error))) => {
                     self.decline(offers);
@@ -268,17 +407,7 @@ impl Answers {
         while self.receiving.try_join_next().is_some() {}
         let address = self.address.clone();
         self.receiving.spawn(async move {
-            let lane = LaneKind::Mpi;
-            let failed = |reason| DataError::Lane { lane, address, task, reason };
-            let fetched = match offer.receive().await {
-                Ok(Some(packed)) => Ok(Fetched { packed, lane }),
-                Ok(None) => Err(failed("the other end has sent nothing".to_owned())),
-                Err(MpiError::TooLarge { bytes, bytes_max }) => {
-                    Err(DataError::TooLarge { task, bytes, bytes_max })
-                }
-                Err(error) => Err(failed(error.to_string())),
-            };
-            drop(to.send(fetched));
+            drop(to.send(over_mpi(task, &address, offer.receive().await)));
         });
     }
 
@@ -293,6 +422,7 @@ impl Answers {
     }
 }
 
+#[derive(Debug)]
 enum Answer {
     Value(Packed),
     Brought(Brought),
@@ -303,33 +433,22 @@ enum Answer {
 }
 
 impl Errand {
-    /// What to send, and what to expect then.
-    fn into_parts(self) -> (Option<(Packed, Meter)>, Sent) {
-        let (packed, expects) = match self.request {
-            Request::Fetch { answer, offers } => (None, Expects::Value(answer, offers)),
-            Request::Bring { answer, meter, bytes_max } => (None, Expects::Brought(answer, meter, bytes_max)),
-            Request::Put { packed, answer, meter } => (Some((packed, meter)), Expects::Receipt(answer)),
-        };
-        (packed, Sent { task: self.task, expects })
+    /// It cannot be done.
+    fn fail(self, error: DataError) {
+        match self.request {
+            Request::Fetch { answer, .. } => drop(answer.send(Err(error))),
+            Request::Bring { answer, .. } => drop(answer.send(Err(error))),
+            Request::Put { answer, .. } => drop(answer.send(Err(error))),
+        }
     }
 }
 
 impl Expects {
-    /// What is offered, as the other end is about to hear it.
-    fn offers(&mut self) -> Offers {
-        match self {
-            Self::Value(_, offers) => {
-                offers.post();
-                offers.in_words()
-            }
-            Self::Brought(..) | Self::Receipt(_) => Offers::default(),
-        }
-    }
-
     /// Tells whoever waits; nobody may.
     fn fail(self, error: DataError) {
         match self {
             Self::Value(to, _) => drop(to.send(Err(error))),
+            Self::Word(_) => {}
             Self::Brought(to, ..) => drop(to.send(Err(error))),
             Self::Receipt(to) => drop(to.send(Err(error))),
         }

@@ -276,26 +276,46 @@ impl MpiOffer {
         MpiEnd { rank: self.lane.rank(), tag: self.tag.0, is_posted: self.posted.is_some() }
     }
 
-    /// The other end does not send the value there.
-    async fn decline(self) {
-        match self.posted {
-            None => self.lane.put_tag(self.peer, self.tag),
-            Some(posted) => {
-                posted.expect();
-                if posted.end().await.is_ok() {
-                    self.lane.put_tag(self.peer, self.tag);
-                }
-            }
+    fn is_posted(&self) -> bool {
+        self.posted.is_some()
+    }
+
+    /// Waits for what a posted receive brings, be that before the other end says that it sends; for ever if none is
+    /// posted. None if it has declined.
+    async fn arrival(&mut self) -> Result<Option<Packed>, MpiError> {
+        match &mut self.posted {
+            Some(posted) => posted.end().await,
+            None => std::future::pending().await,
         }
     }
 
     /// Receives the value, which the other end has said that it sends. None if it has declined all the same.
-    async fn receive(self) -> Result<Option<Packed>, MpiError> {
-        let receiving = self.posted.unwrap_or_else(|| self.lane.receive(self.peer, self.tag, self.bytes_max));
-        receiving.expect();
-        let received = receiving.end().await?;
-        self.lane.put_tag(self.peer, self.tag);
+    async fn receive(mut self) -> Result<Option<Packed>, MpiError> {
+        if self.posted.is_none() {
+            self.post();
+        }
+        self.expect();
+        let received = self.arrival().await?;
+        self.put_tag();
         Ok(received)
+    }
+
+    /// The other end does not send the value there.
+    async fn decline(mut self) {
+        self.expect();
+        if self.posted.is_none() || self.arrival().await.is_ok() {
+            self.put_tag();
+        }
+    }
+
+    /// The other end has answered: from this moment what is posted may stall.
+    fn expect(&self) {
+        self.posted.iter().for_each(UnderWay::expect);
+    }
+
+    /// The tag is free again: a value has come, or nothing will.
+    fn put_tag(self) {
+        self.lane.put_tag(self.peer, self.tag);
     }
 }
 

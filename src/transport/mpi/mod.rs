@@ -157,11 +157,11 @@ impl UnderWay {
         }
     }
 
-    /// Waits for the end. What arrived, if that is a value.
+    /// Waits for the end, once. What arrived, if that is a value.
     ///
     /// # Errors
     /// [`MpiError`]; the tag is not used again then, because a late chunk may still bear it.
-    pub async fn end(mut self) -> Result<Option<Packed>, MpiError> {
+    pub async fn end(&mut self) -> Result<Option<Packed>, MpiError> {
         (&mut self.ended).await.unwrap_or(Err(MpiError::Over))
     }
 }
