@@ -23,9 +23,9 @@ use crate::model::buffer::AlignedBuffer;
 use crate::wire::peer::Opening;
 
 /// The length of a chunk, in bytes; the last of a buffer is shorter. Part of the protocol: both ends cut alike. (Half as
-/// long, they cost up to a tenth of the bandwidth where the library agrees on each, an eighth as long a third; twice as
-/// long, large values fall out of the caches.)
-const CHUNK_BYTES: usize = 2 << 20;
+/// long, they cost a value of 4 MiB 8 % of its speed, and longer ones nothing; a sixteenth as long, all of them a third,
+/// where the library agrees on each.)
+const CHUNK_BYTES: usize = 4 << 20;
 /// Chunks of one transfer that are posted at a time: the next is matched while one is copied.
 const CHUNKS_PER_TRANSFER: u32 = 4;
 /// Abandoned chunks are looked at once in so many polls: most of them never end.
