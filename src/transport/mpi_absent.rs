@@ -63,7 +63,7 @@ impl UnderWay {
         match self.0 {}
     }
 
-    pub async fn end(self) -> Result<Option<Packed>, MpiError> {
+    pub async fn end(&mut self) -> Result<Option<Packed>, MpiError> {
         match self.0 {}
     }
 }
