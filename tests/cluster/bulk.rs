@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::pty::{Winsize, openpty};
@@ -124,8 +125,9 @@ fn a_benchmark_on_a_machine_without_mpirun_prints_what_it_has() {
     let stage = Stage::new();
     let bin = stage.path().join("bin");
     fs::create_dir(&bin).expect("a directory");
-    std::os::unix::fs::symlink("/bin/sh", bin.join("sh")).expect("a link");
-    std::os::unix::fs::symlink("/bin/rm", bin.join("rm")).expect("a link");
+    for program in ["sh", "mkdir", "rm"] {
+        std::os::unix::fs::symlink(Path::new("/bin").join(program), bin.join(program)).expect("a link");
+    }
     let words = ["bench", "overhead", "--quick", "--repeat", "1", "--json"];
     let end = stage.run(stage.command(dcluster()).args(words).env("PATH", &bin));
     end.assert_code(0);
