@@ -41,7 +41,7 @@ struct Sent {
 #[derive(Debug)]
 enum Expects {
     Value(oneshot::Sender<Result<Fetched, DataError>>, LaneOffers),
-    /// For who waits for the value as well, and for the end of the connection.
+    /// A value whose receive is posted: for who waits for that as well, and for the end of the connection.
     Word(oneshot::Sender<Answer>),
     Brought(oneshot::Sender<Result<Brought, DataError>>, Meter, u64),
     Receipt(oneshot::Sender<Result<(), DataError>>),
@@ -306,11 +306,11 @@ impl Answers {
             match (expects, answer) {
                 (Expects::Brought(to, ..), Ok(Answer::Brought(brought))) => drop(to.send(Ok(brought))),
                 (Expects::Value(to, offers), Ok(Answer::Value(packed))) => {
-                    self.decline(offers);
+                    offers.mpi.into_iter().for_each(MpiOffer::put_tag);
                     drop(to.send(Ok(Fetched { packed, lane: LaneKind::Tcp })));
                 }
                 (Expects::Value(to, offers), Ok(Answer::Mapping(mapping))) if offers.shm.is_some() => {
-                    self.decline(offers);
+                    offers.mpi.into_iter().for_each(MpiOffer::put_tag);
                     drop(to.send(self.map(task, mapping)));
                 }
                 (Expects::Value(to, LaneOffers { mpi: Some(offer), .. }), Ok(Answer::OnOffer)) => {
@@ -320,7 +320,7 @@ impl Answers {
                     drop(to.send(answer));
                 }
                 (Expects::Value(to, offers), Ok(Answer::No(error))) => {
-                    self.decline(offers);
+                    offers.mpi.into_iter().for_each(MpiOffer::put_tag);
                     drop(to.send(Err(error)));
                 }
                 (Expects::Receipt(to), Ok(Answer::Stored)) => drop(to.send(Ok(()))),
@@ -409,12 +409,6 @@ impl Answers {
         self.receiving.spawn(async move {
             drop(to.send(over_mpi(task, &address, offer.receive().await)));
         });
-    }
-
-    /// The other end has taken none of these, or that of shared memory.
-    fn decline(&mut self, offers: LaneOffers) {
-        while self.receiving.try_join_next().is_some() {}
-        offers.mpi.into_iter().for_each(|offer| drop(self.receiving.spawn(offer.decline())));
     }
 
     fn lost(&self, broken: &Broken) -> DataError {

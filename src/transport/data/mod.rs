@@ -300,10 +300,10 @@ impl MpiOffer {
         Ok(received)
     }
 
-    /// The other end does not send the value there.
+    /// The other end does not send the value there: waits until the posted receive has heard that.
     async fn decline(mut self) {
         self.expect();
-        if self.posted.is_none() || self.arrival().await.is_ok() {
+        if self.arrival().await.is_ok() {
             self.put_tag();
         }
     }
